@@ -1,0 +1,186 @@
+"""Losses and balance: equal to the published systems, and their properties."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from alumnus.balance import (
+    aggregate,
+    default_drop_probability,
+    drop_teachers,
+    eligible_table,
+    uncertainty_loss,
+)
+from alumnus.losses import distill_losses, feature_loss
+from alumnus.tokens import Tokens
+from golden_files import golden, golden_json, sub
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def tokens_of(tensors: dict[str, Tensor], types: list[str]) -> Tokens:
+    patches = tensors.get("patch") if "patch" in types else None
+    return Tokens(
+        cls=tensors.get("cls") if "cls" in types else None,
+        patches=patches,
+        grid=None if patches is None else (1, patches.shape[1]),
+    )
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("system", ["unic", "dune"])
+def test_losses_and_their_gradients_equal_the_published(system: str) -> None:
+    tensors, settings = sub(golden("losses"), f"{system}/"), golden_json("losses")[system]
+    for i, case in enumerate(settings["cases"]):
+        students, targets, leaves = {}, {}, {}
+        for teacher in settings["teachers"]:
+            name, types = teacher["name"], teacher["teacher_token_types"]
+            student = sub(tensors, f"student/{name}/")
+            leaves[name] = {t: x.clone().requires_grad_() for t, x in student.items()}
+            students[name] = tokens_of(leaves[name], ["cls", "patch"])
+            targets[name] = tokens_of(sub(tensors, f"teacher/{name}/"), types)
+        loss_TB = distill_losses(
+            students, targets, cosine_weight=case["lam_cos"], smooth_l1_weight=case["lam_sl1"]
+        )
+        for row, name in zip(loss_TB, targets, strict=True):
+            torch.testing.assert_close(row, tensors[f"case{i}/per_image/{name}"], atol=1e-6, rtol=0)
+        loss = aggregate(loss_TB, torch.ones_like(loss_TB))
+        assert loss.item() == pytest.approx(case["final_loss"], abs=1e-6)
+        loss.backward()
+        for key, expected in sub(tensors, f"case{i}/grad_student/").items():
+            name, token_type = key.split("/")
+            grad = leaves[name][token_type].grad
+            assert grad is not None
+            torch.testing.assert_close(grad, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.golden
+def test_terms_per_token_equal_the_published() -> None:
+    for system in ("unic", "dune"):
+        tensors = sub(golden("losses"), f"{system}/")
+        for name, weights in {"cos": (1.0, 0.0), "sl1": (0.0, 1.0)}.items():
+            for key, expected in sub(tensors, f"per_token/{name}/").items():
+                teacher, token_type = key.split("/")
+                student = tensors[f"student/{teacher}/{token_type}"].reshape(expected.numel(), -1)
+                target = tensors[f"teacher/{teacher}/{token_type}"].reshape(expected.numel(), -1)
+                loss = feature_loss(
+                    student, target, cosine_weight=weights[0], smooth_l1_weight=weights[1]
+                )
+                torch.testing.assert_close(loss, expected.flatten(), atol=1e-6, rtol=0)
+
+
+def draws_as_table(draws: Tensor, losses_TB: Tensor) -> Tensor:
+    """The published order (images outermost, the worst teacher draws nothing) as [T, B]."""
+    table = torch.zeros_like(losses_TB, dtype=torch.float64)
+    queue = iter(draws.tolist())
+    for b, worst in enumerate(losses_TB.argmax(dim=0).tolist()):
+        for t in range(len(losses_TB)):
+            if t != worst:
+                table[t, b] = next(queue)
+    return table
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("system", ["unic", "dune"])
+def test_dropping_and_sharing_equal_the_published(system: str) -> None:
+    settings = golden_json("teacher_dropping")
+    for case in settings[system]:
+        tensors = sub(golden("teacher_dropping"), f"{system}/case{case['case']}/")
+        loss_TB = tensors["losses"]
+        method = case.get("method", "lowest_loss")
+        if method == "lowest_loss":
+            eligible_TB = torch.ones_like(loss_TB, dtype=torch.bool)
+            draw_TB = draws_as_table(tensors["draws"], loss_TB)
+            coeff_TB = drop_teachers(loss_TB, eligible_TB, draw_TB, p=case["p"])
+        else:
+            teachers, families = case["teachers_sorted"], case["dataset_to_teacher"]
+            domains = [next(f for f in set(families) if t.startswith(f)) for t in teachers]
+            generic = [f == "dino2" for f in families]  # the published generic family
+            sharing = {"none": "full", "own_data": "own", "own+generic_data": "own+generic"}
+            coeff_TB = eligible_table(
+                sharing[method],  # type: ignore[arg-type]
+                teacher_domains=domains,
+                source_domains=families,
+                source_generic=generic,
+            ).to(loss_TB.dtype)
+        torch.testing.assert_close(coeff_TB, tensors["coeff_before"], atol=0, rtol=0)
+        torch.testing.assert_close(
+            coeff_TB / coeff_TB.sum(), tensors["coeff_after"], atol=1e-7, rtol=0
+        )
+        loss = aggregate(loss_TB, coeff_TB)
+        assert loss.item() == pytest.approx(case["final_loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("teachers", [1, 2, 3, 7])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_every_image_keeps_its_worst_eligible_teacher(teachers: int, p: float) -> None:
+    generator = torch.Generator().manual_seed(teachers)
+    loss_TB = torch.rand(teachers, 64, generator=generator)
+    eligible_TB = torch.rand(teachers, 64, generator=generator) < 0.6
+    draw_TB = torch.rand(teachers, 64, generator=generator)
+    keep_TB = drop_teachers(loss_TB, eligible_TB, draw_TB, p=p) > 0
+    assert not (keep_TB & ~eligible_TB).any()
+    taught = eligible_TB.any(dim=0)
+    worst_B = loss_TB.masked_fill(~eligible_TB, -1).argmax(dim=0)
+    assert keep_TB[worst_B, torch.arange(64)][taught].all()
+    if p == 1.0:
+        assert (keep_TB.sum(dim=0) == taught.long()).all()
+    if p == 0.0:
+        assert (keep_TB == eligible_TB).all()
+
+
+def test_dropping_rate_of_the_other_teachers_is_p() -> None:
+    generator = torch.Generator().manual_seed(0)
+    loss_TB, draw_TB = torch.rand(2, 4, 20_000, generator=generator)
+    keep_TB = drop_teachers(loss_TB, torch.ones_like(loss_TB, dtype=torch.bool), draw_TB, p=0.3)
+    others = (keep_TB.sum() - 20_000) / (3 * 20_000)
+    assert others.item() == pytest.approx(0.7, abs=0.01)  # 60,000 draws: sigma 0.002
+
+
+def test_sum_is_not_rescaled_by_another_teacher_and_released_is() -> None:
+    loss_TB = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
+    one, two = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.ones(2, 2)
+    assert aggregate(loss_TB, two, kind="sum") == 2 * aggregate(loss_TB, one, kind="sum")
+    assert aggregate(loss_TB, two) == aggregate(loss_TB, one)
+
+
+def test_a_source_without_teacher_is_refused() -> None:
+    with pytest.raises(ValueError, match="no teacher learns from domain 'rooms'"):
+        eligible_table(
+            "own",
+            teacher_domains=["things", "people"],
+            source_domains=["things", "rooms"],
+            source_generic=[False, False],
+        )
+
+
+def test_uncertainty_learns_the_inverse_of_each_loss() -> None:
+    loss_TB = torch.tensor([[4.0, 4.0], [0.5, 0.5]])
+    log_variance_T = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.SGD([log_variance_T], lr=0.1)
+    for _ in range(400):
+        weighted = uncertainty_loss(loss_TB, torch.ones_like(loss_TB), log_variance_T)
+        aggregate(weighted, torch.ones_like(loss_TB)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+    # the minimum of exp(-v) L + v is at v = log L
+    torch.testing.assert_close(
+        log_variance_T.detach().exp(), torch.tensor([4.0, 0.5]), rtol=1e-3, atol=0
+    )
+
+
+def test_published_drop_probabilities() -> None:
+    assert [default_drop_probability(n) for n in (1, 2, 3, 4)] == [0.0, 0.25, 0.5, 0.5]
+
+
+def test_other_shapes_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="must end in the teacher's width and grid"):
+        feature_loss(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5))
+
+
+def test_a_finer_prediction_is_pooled_to_the_teachers_grid() -> None:
+    patches = torch.rand(2, 16, 3)
+    student = {"t": Tokens(patches=patches, grid=(4, 4))}
+    pooled = patches.reshape(2, 2, 2, 2, 2, 3).mean(dim=(2, 4)).reshape(2, 4, 3)
+    target = {"t": Tokens(patches=pooled, grid=(2, 2))}
+    torch.testing.assert_close(distill_losses(student, target), torch.zeros(1, 2))
