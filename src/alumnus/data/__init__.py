@@ -1,0 +1,43 @@
+"""Images in: sources, mixtures of them, their order, augmentation, batches."""
+
+from alumnus.data.augment import DUNE, UNIC, AugmentConfig, AugmentParams, crop_box, draw
+from alumnus.data.batch import BadImage, Batch, Sample, Source
+from alumnus.data.decode import BrokenImageError
+from alumnus.data.folder import FolderSource
+from alumnus.data.holdout import hold_out, split_indices
+from alumnus.data.loader import Loader, iterate, make_loader, sweep
+from alumnus.data.mixture import Location, Mixture, Sampling
+from alumnus.data.packs import PackSource
+from alumnus.data.pixels import Size, apply, eval_transform
+from alumnus.data.sources import open_source
+from alumnus.data.subset import Subset
+
+__all__ = [
+    "DUNE",
+    "UNIC",
+    "AugmentConfig",
+    "AugmentParams",
+    "BadImage",
+    "Batch",
+    "BrokenImageError",
+    "FolderSource",
+    "Loader",
+    "Location",
+    "Mixture",
+    "PackSource",
+    "Sample",
+    "Sampling",
+    "Size",
+    "Source",
+    "Subset",
+    "apply",
+    "crop_box",
+    "draw",
+    "eval_transform",
+    "hold_out",
+    "iterate",
+    "make_loader",
+    "open_source",
+    "split_indices",
+    "sweep",
+]

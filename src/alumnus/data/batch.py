@@ -1,0 +1,67 @@
+"""What travels: one sample of a source, one batch of a mixture, and what a source must be able to.
+
+Axes: B images, C channels, H W pixels.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["BadImage", "Batch", "Sample", "Source"]
+
+
+class Sample(NamedTuple):
+    """One decoded sample."""
+
+    image: Image.Image  # RGB, upright
+    fields: dict[str, Any]  # what else the source holds: "cls": int, "json": dict, "depth": array
+
+
+class Source(Protocol):
+    """Numbered images with a stable name each; safe to use from several processes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def domain(self) -> str:
+        """What kind of data this is; decides which teachers learn from it."""
+
+    @property
+    def generic(self) -> bool:
+        """True: its images go to all teachers under `own+generic` data sharing."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the values of the field "cls"; None without such labels."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Sample:
+        """Decode one sample; BrokenImageError where its image cannot be decoded."""
+
+    def identity(self, index: int) -> str:
+        """A name that stays when other samples come or go: a relative path, a shard and key."""
+
+
+class Batch(NamedTuple):
+    """One training batch; images are ImageNet-normalised (`alumnus.images`)."""
+
+    images: Tensor  # [B, C, H, W] float32, for the student
+    teacher_images: Tensor  # [B, 3, Ht, Wt]; the same tensor unless C != 3 or another teacher size
+    position: Tensor  # [B] int64, global position in the run
+    source: Tensor  # [B] int64, index of the source in the mixture
+    # [B] int64, index of the image within its source; hides tuple.index
+    index: Tensor  # type: ignore[assignment]
+    view: Tensor  # [B] int64, pass over the source (modulo K with a feature cache)
+
+
+class BadImage(NamedTuple):
+    """An image that could not be decoded and what took its place: a line of bad_images.jsonl."""
+
+    position: int  # global position in the run; -1 in a sweep, which skips it
+    source: str
+    identity: str
+    why: str
+    replaced_by: str | None  # identity of the image used instead; None: skipped

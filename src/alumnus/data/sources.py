@@ -1,0 +1,108 @@
+"""From a name or a path to a source."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from alumnus.data.batch import Source
+from alumnus.data.folder import FolderSource
+from alumnus.data.packs import PackSource
+from alumnus.data.spelling import did_you_mean
+from alumnus.data.subset import Subset
+
+__all__ = ["open_source"]
+
+MINIWORLDS = ("objects",)
+MINIWORLD_SPLITS = ("train", "test")
+
+
+def open_source(
+    spec: str | Path,
+    *,
+    split: str | None = None,
+    name: str | None = None,
+    domain: str = "default",
+    generic: bool = False,
+    where: Mapping[str, str] | None = None,
+) -> Source:
+    """Open a folder of images, a pack, or a built-in world.
+
+    - a folder: all images below it (`FolderSource`); with a split, its subfolder of that name
+    - a folder with index.json: tar shards (`PackSource`); its only split, or "train", by default
+    - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
+
+    A split may end the spec: `packs/caltech50:test`. `where` selects samples of a pack by values
+    of their json fields: `{"domain": "people"}`. The default name is that of the folder, followed
+    by the values of `where`. Raises ValueError, in one sentence, for whatever cannot be opened.
+    """
+    if str(spec).startswith("miniworld:"):
+        return _open_miniworld(str(spec), split=split, name=name, domain=domain, generic=generic)
+    folder, split = _folder_and_split(str(spec), split)
+    name = name or "-".join([folder.resolve().name, *(where or {}).values()])
+    if (folder / "index.json").is_file():
+        return PackSource(
+            folder, split=split, where=where, name=name, domain=domain, generic=generic
+        )
+    if where:
+        raise ValueError(
+            f"where selects by json fields, which the folder of images {str(folder)!r} has not"
+        )
+    if split is not None:
+        folder = _subfolder(folder, split)
+    return FolderSource(folder, name=name, domain=domain, generic=generic)
+
+
+def _folder_and_split(spec: str, split: str | None) -> tuple[Path, str | None]:
+    """Take `PATH:split` apart; a path that exists as it is wins."""
+    path = Path(spec).expanduser()
+    if not path.exists() and ":" in spec:
+        head, _, tail = spec.rpartition(":")
+        if tail and "/" not in tail:
+            if split is not None and split != tail:
+                raise ValueError(f"{spec!r} names the split {tail!r}, but split is {split!r}")
+            path, split = Path(head).expanduser(), tail
+    if not path.exists():
+        raise ValueError(f"there is no folder {str(path)!r}{_nearest_path(path)}")
+    if not path.is_dir():
+        raise ValueError(f"{str(path)!r} is a file, but a folder of images or a pack was expected")
+    return path, split
+
+
+def _nearest_path(path: Path) -> str:
+    """The first missing part of a path, respelled as a sibling that exists."""
+    for parent in path.absolute().parents:
+        if parent.is_dir():
+            missing = path.absolute().relative_to(parent).parts[0]
+            siblings = [p.name for p in parent.iterdir() if p.is_dir()]
+            return did_you_mean(missing, siblings).replace(
+                "mean '", f"mean '{parent.as_posix()}/", 1
+            )
+    return ""
+
+
+def _subfolder(folder: Path, split: str) -> Path:
+    if not (folder / split).is_dir():
+        subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        raise ValueError(
+            f"folder {str(folder)!r} has no split {split!r}, which would be a folder in it"
+            f"{did_you_mean(split, subfolders)}"
+        )
+    return folder / split
+
+
+def _open_miniworld(
+    spec: str, *, split: str | None, name: str | None, domain: str, generic: bool
+) -> Source:
+    _, world, *rest = spec.split(":")
+    chosen = rest[0] if rest else split or "train"
+    for value, choices, what in (
+        (world, MINIWORLDS, "world"),
+        (chosen, MINIWORLD_SPLITS, "split"),
+    ):
+        if value not in choices:
+            raise ValueError(
+                f"{spec!r}: there is no {what} {value!r}, only {', '.join(choices)}"
+                f"{did_you_mean(value, choices)}"
+            )
+    from alumnus.miniworld import ObjectsSource  # renders only where it is asked for
+
+    return Subset(ObjectsSource(split=chosen), name=name or world, domain=domain, generic=generic)
