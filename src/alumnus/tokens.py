@@ -87,4 +87,3 @@ def resize_grid(tokens: Tokens, grid: Grid) -> Tokens:
             features.float(), size=grid, mode="bilinear", align_corners=False, antialias=True
         ).to(features.dtype)
     return tokens._replace(patches=resized.flatten(2).transpose(1, 2), grid=grid)
-

@@ -1,0 +1,428 @@
+"""Run configuration: typed, frozen, strict; a YAML recipe plus key=value overrides.
+
+Each section is one class; its fields, their types and descriptions are the documentation.
+Values are checked here as far as they can be without opening data or loading a model.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from alumnus.balance import Aggregation, Sharing
+from alumnus.spelling import unknown
+from alumnus.standardize import Kind as StandardizeKind
+from alumnus.tokens import TokenType
+
+__all__ = ["ConfigError", "RunConfig", "load_config", "recipe_names", "to_yaml"]
+
+RECIPES = Path(__file__).parent / "recipes"
+PositiveInt = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a configuration, one sentence a line."""
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class StudentSection(Section):
+    """The encoder that is kept."""
+
+    model: str = Field("vit_small", description="vit_tiny/small/base/large, timm:NAME, python:M:F")
+    patch_size: PositiveInt = Field(16, description="px; of the built-in ViT")
+    in_channels: PositiveInt = Field(3, description="input channels; teachers always see RGB")
+    registers: int = Field(0, ge=0, description="register tokens of the built-in ViT")
+    layer_scale: float | None = Field(None, description="initial LayerScale; null for none")
+    drop_path: Probability = Field(0.0, description="stochastic depth of the last block")
+    mask_token: bool = Field(False, description="keep an unused mask token, as released")
+    stem: Literal["patch", "conv"] = Field("patch", description="conv: three stride-2 convolutions")
+    dim: PositiveInt | None = Field(None, description="width; null: as the model's name says")
+    depth: PositiveInt | None = Field(None, description="blocks; null: as the name says")
+    num_heads: PositiveInt | None = Field(None, description="heads; null: as the name says")
+    pretrained: bool = Field(False, description="timm only: start from its published weights")
+    options: dict[str, Any] = Field({}, description="arguments of the timm or python factory")
+
+
+class ProjectorSection(Section):
+    """The expendable heads, the same kind for every teacher."""
+
+    kind: Literal["mlp", "ladder", "transformer"] = Field("ladder", description="see the docs")
+    hidden_dim: PositiveInt | None = Field(None, description="mlp and ladder; null: as published")
+    last_hidden_dim: PositiveInt | None = Field(None, description="ladder: of the last block")
+    blocks: list[int] | None = Field(None, description="ladder: encoder blocks read; null: all")
+    num_blocks: PositiveInt | None = Field(None, description="transformer: blocks, default 1")
+    num_heads: PositiveInt | None = Field(None, description="transformer: default the student's")
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> "ProjectorSection":
+        own = {
+            "mlp": {"hidden_dim"},
+            "ladder": {"hidden_dim", "last_hidden_dim", "blocks"},
+            "transformer": {"num_blocks", "num_heads"},
+        }
+        for name in self.options:
+            if name not in own[self.kind]:
+                raise ValueError(
+                    f"{name} is no option of the {self.kind} projector, which has "
+                    f"{', '.join(sorted(own[self.kind]))}"
+                )
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were set."""
+        return {k: v for k, v in self.model_dump(exclude={"kind"}).items() if v is not None}
+
+
+class TeacherSection(Section):
+    """One teacher."""
+
+    model: str = Field(description="alias, timm:NAME, python:MODULE:FACTORY or a run folder")
+    weights: str | None = Field(None, description="path, URL or hf:REPO/FILE; null: its own")
+    tokens: list[TokenType] | None = Field(None, description="token types; null: all it has")
+    domain: str | None = Field(None, description="the data it was trained on; null: its own")
+    grid: Literal["auto", "match", "native", "pool"] = Field("auto", description="grid policy")
+    loss_weight: float = Field(1.0, gt=0, description="fixed weight of its loss")
+    optional: bool = Field(False, description="left out, with a note, where it cannot be had")
+
+
+class SourceSection(Section):
+    """One source of training images."""
+
+    path: str = Field(description="folder, pack folder, PATH:split or miniworld:objects")
+    name: str | None = Field(None, description="null: the folder's name")
+    split: str | None = Field(None, description="null: the only one, or train")
+    domain: str | None = Field(None, description="null: that of the first teacher")
+    generic: bool = Field(False, description="goes to all teachers under own+generic sharing")
+    weight: float = Field(1.0, gt=0, description="counts as weight times its size")
+    where: dict[str, str] | None = Field(None, description="samples by values of json fields")
+
+
+class AugmentSection(Section):
+    """Augmentation: distributions of the published systems unless changed."""
+
+    kind: Literal["full", "crop_flip", "none"] = Field("full", description="full: with colour")
+    crop_scale: list[float] = Field([0.08, 1.0], min_length=2, max_length=2, description="area")
+
+
+class DataSection(Section):
+    """Images and how they are seen."""
+
+    train: list[SourceSection] = Field([], description="a path, a list of paths or of sources")
+    val: list[SourceSection] = Field([], description="held-out images; empty: 1% of train")
+    size: PositiveInt = Field(224, description="px, side of the student's images")
+    teacher_size: PositiveInt | None = Field(None, description="px; null: the student's images")
+    sampling: Literal["proportional", "balanced"] = Field("proportional", description="see docs")
+    augment: AugmentSection = AugmentSection()
+    workers: int | Literal["auto"] = Field("auto", description="data processes; auto: by cores")
+
+    @field_validator("train", "val", mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        """`train: a,b` and `train: [a, {path: b}]`; sources need only a path."""
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, Mapping):
+            value = [value]
+        if isinstance(value, Sequence):
+            return [{"path": item} if isinstance(item, str | Path) else item for item in value]
+        return value
+
+
+class CacheSection(Section):
+    """Teacher features computed once, replayed with the same augmentations."""
+
+    enabled: bool = Field(False, description="read targets from a feature cache")
+    views: PositiveInt = Field(4, description="augmented views of each image")
+    dtype: Literal["bf16", "int8"] = Field("bf16", description="storage of features")
+    folder: str | None = Field(None, description="null: in the user's cache folder")
+
+
+class StandardizeSection(Section):
+    """Standardisation of teacher features."""
+
+    kind: StandardizeKind = Field("running", description="running (UNIC), batch (DUNE), ...")
+    momentum_start: Probability = Field(1.0, description="of the running statistics")
+    momentum_end: Probability = Field(0.001, description="cosine from start to end")
+    calibration_steps: PositiveInt = Field(50, description="batches for frozen and phi-s")
+
+
+class LossSection(Section):
+    """Feature loss: cosine_weight * (1 - cos) + smooth_l1_weight * smooth L1."""
+
+    cosine_weight: float = Field(0.5, ge=0, description="weight of the cosine distance")
+    smooth_l1_weight: float = Field(0.5, ge=0, description="weight of smooth L1 with beta 1")
+
+
+class BalanceSection(Section):
+    """How teachers and images are weighed."""
+
+    sharing: Sharing = Field("full", description="which images teach which teachers")
+    drop_p: Probability | Literal["auto"] = Field("auto", description="auto: as published")
+    weights: Literal["fixed", "uncertainty"] = Field("fixed", description="of the teachers")
+
+
+class DeparturesSection(Section):
+    """Every switch that departs from the released behaviour."""
+
+    aggregation: Aggregation = Field("released", description="released or sum")
+
+
+class OptimSection(Section):
+    """AdamW, its schedule and the length of the run."""
+
+    epochs: float | None = Field(None, gt=0, description="passes over the images, or `steps`")
+    steps: PositiveInt | None = Field(None, description="optimiser steps, or `epochs`")
+    epoch_images: PositiveInt | None = Field(None, description="images an epoch; null: all")
+    batch_size: PositiveInt = Field(128, description="images of a micro-batch")
+    accumulate: PositiveInt = Field(1, description="micro-batches of a step")
+    lr: float = Field(3e-4, gt=0, description="peak rate for 256 images; scales with the batch")
+    min_lr: float = Field(1e-6, ge=0, description="final rate, not scaled")
+    warmup: Probability = Field(0.05, description="share of the run")
+    weight_decay: float = Field(0.03, ge=0, description="not on biases and 1-D tensors")
+    betas: list[float] = Field([0.9, 0.99], min_length=2, max_length=2, description="of AdamW")
+    eps: float = Field(1e-8, gt=0, description="of AdamW")
+    clip_norm: float | None = Field(None, gt=0, description="per tensor; null: no clipping")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "OptimSection":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give the length of the run once, as epochs or as steps")
+        return self
+
+
+class TrainSection(Section):
+    """The engine."""
+
+    seed: int = Field(0, ge=0, description="of weights, order, augmentation and dropping")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="by hardware")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0, ...")
+    threads: PositiveInt | None = Field(None, description="CPU threads; null: torch's choice")
+    log_every: PositiveInt = Field(20, description="steps between reports")
+    checkpoints: PositiveInt = Field(20, description="times the state is saved in a run")
+    keep: PositiveInt = Field(2, description="newest checkpoints that stay")
+
+
+class EvaluateTask(Section):
+    """One evaluation task."""
+
+    kind: Literal["knn", "logistic", "joints"] = Field(description="protocol")
+    train: str = Field(description="labelled source to fit on")
+    test: str = Field(description="labelled source to score on")
+    name: str | None = Field(None, description="null: kind and folder")
+
+
+class EvaluateSection(Section):
+    """What is measured after training, for the student and for every teacher."""
+
+    tasks: list[EvaluateTask] = Field([], description="empty: no evaluation")
+    size: PositiveInt | None = Field(None, description="px; null: data.size")
+    batch_size: PositiveInt = Field(64, description="images a forward pass")
+    trials: PositiveInt = Field(40, description="values of C tried by logistic regression")
+
+
+class RunConfig(Section):
+    """One distillation run."""
+
+    description: str = Field("", description="what the recipe is, source and expected result")
+    student: StudentSection = StudentSection()
+    projector: ProjectorSection = ProjectorSection()
+    teachers: dict[str, TeacherSection] = Field(description="by short name, no dots")
+    data: DataSection = DataSection()
+    cache: CacheSection = CacheSection()
+    standardize: StandardizeSection = StandardizeSection()
+    loss: LossSection = LossSection()
+    balance: BalanceSection = BalanceSection()
+    departures: DeparturesSection = DeparturesSection()
+    optim: OptimSection
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    init: str | None = Field(None, description="run whose encoder, projectors, statistics start it")
+    out: str | None = Field(None, description="run folder")
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        """`teachers: a,b`: aliases, each under a short name of its own."""
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, list):
+            return {_short_name(model): {"model": model} for model in value}
+        return value
+
+    @field_validator("teachers")
+    @classmethod
+    def _named(cls, value: dict[str, TeacherSection]) -> dict[str, TeacherSection]:
+        if not value:
+            raise ValueError("at least one teacher is needed, e.g. teachers=efficientnet-lite2")
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(
+                    f"a teacher is named {name!r}, but names have letters, digits, - and _ only"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        if self.loss.cosine_weight == self.loss.smooth_l1_weight == 0:
+            raise ValueError("loss.cosine_weight and loss.smooth_l1_weight are both 0")
+        builtin = not self.student.model.startswith(("timm:", "python:"))
+        if builtin and self.data.size % self.student.patch_size:
+            raise ValueError(
+                f"data.size {self.data.size} is no multiple of student.patch_size "
+                f"{self.student.patch_size}; the nearest are "
+                f"{self.data.size // self.student.patch_size * self.student.patch_size} and "
+                f"{-(-self.data.size // self.student.patch_size) * self.student.patch_size}"
+            )
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_config(
+    recipe: str | Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """A recipe by name or path, with `key=value` words and nested settings laid over it.
+
+    ConfigError lists all problems, each with the valid choices and the nearest spelling.
+    """
+    values = _read_recipe(recipe)
+    problems: list[str] = []
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            problems.append(f"{word!r} is not of the form key=value, e.g. data.train=photos")
+            continue
+        try:
+            _set(values, key.split("."), yaml.load(text, _Loader) if text else "")
+        except (yaml.YAMLError, ValueError) as error:
+            problems.append(f"{word}: {str(error).splitlines()[0]}")
+    _merge(values, settings or {})
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems += _sentences(error.errors())
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return config
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The whole configuration, every default spelled out; loads again as a recipe."""
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: PyYAML takes 3e-4 for a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _read_recipe(recipe: str | Path) -> dict[str, Any]:
+    named = RECIPES / f"{recipe}.yaml"
+    path = named if named.is_file() else Path(recipe).expanduser()
+    if not path.is_file():
+        raise ConfigError(str(unknown("recipe", str(recipe), recipe_names())))
+    try:
+        values = yaml.load(path.read_text(), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {str(path)!r} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {str(path)!r} holds no settings")
+    return values
+
+
+def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
+    for key in keys[:-1]:
+        if not isinstance(values.get(key), dict):
+            values[key] = {}
+        values = values[key]
+    if keys[-1] in ("epochs", "steps"):  # the other one of the recipe gives way
+        values.pop({"epochs": "steps", "steps": "epochs"}[keys[-1]], None)
+    values[keys[-1]] = value
+
+
+def _merge(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict) and key != "teachers":
+            _merge(values[key], value)
+        else:
+            _set(values, [key], dict(value) if isinstance(value, Mapping) else value)
+
+
+def _short_name(model: str) -> str:
+    """`timm:vit_base_patch16_224.dino` -> `vit_base_patch16_224_dino`."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", model.rstrip("/").rsplit("/", 1)[-1].split(":", 1)[-1])
+
+
+def _sentences(errors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Pydantic's errors, one sentence for each place that is wrong."""
+    places: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for error in errors:
+        place = [str(part) for part in error["loc"]]
+        while place and re.match(r"(literal|constrained-|function-)|(int|float)$", place[-1]):
+            place.pop()  # which member of a union was tried
+        places.setdefault(tuple(place), []).append(error)
+    return [_sentence(list(place), found) for place, found in places.items()]
+
+
+def _sentence(place: list[str], errors: list[Mapping[str, Any]]) -> str:
+    where, error = ".".join(place), errors[0]
+    kind, given = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return str(unknown("key", where, _known_keys(place)))
+    if kind == "missing":
+        return f"{where} is missing"
+    if kind == "literal_error" and len(errors) == 1:
+        choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+        return str(unknown(f"value of {where}", str(given), choices))
+    messages = [str(e["msg"]).removeprefix("Value error, ") for e in errors]
+    if kind == "value_error":
+        return f"{where}: {messages[0]}" if where else messages[0]
+    wanted = " or ".join(m.removeprefix("Input should be ") for m in messages)
+    return f"{where} is {given!r}, but must be {wanted}"
+
+
+def _known_keys(place: list[str]) -> list[str]:
+    """The keys of the section that the last part of `place` was looked for in, full names."""
+    section: type[BaseModel] | None = RunConfig
+    for part in place[:-1]:
+        if section is None:
+            return []
+        parent = section.model_fields.get(part)
+        if parent is None:  # a teacher's name or the number of a source
+            continue
+        section = _section_of(parent.annotation)
+        if section is None:
+            return []
+    prefix = ".".join(place[:-1])
+    return [
+        f"{prefix}.{name}" if prefix else name for name in (section.model_fields if section else ())
+    ]
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_of(inner)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,174 @@
+"""The way of one training batch: targets, predictions, losses, balance, one loss, one step.
+
+Axes: T teachers, B images of a micro-batch. One direction, no way back; each arrow of the
+picture in the documentation is one call of `Distillation.step`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from alumnus.balance import Aggregation, aggregate, drop_teachers, uncertainty_loss
+from alumnus.losses import distill_losses
+from alumnus.randomness import draw_uniform
+from alumnus.standardize import Moments, Standardizers
+from alumnus.tokens import Tokens, TokenType
+
+__all__ = ["Balance", "DistillBatch", "Distillation", "Targets"]
+
+
+class DistillBatch(Protocol):
+    """What a step needs of a batch."""
+
+    @property
+    def images(self) -> Tensor: ...  # [B, C, H, W]
+    @property
+    def position(self) -> Tensor: ...  # [B], int64
+    @property
+    def source(self) -> Tensor: ...  # [B], int64
+
+
+class Targets(Protocol):
+    """Gives the teachers' tokens of a batch: live teachers or a feature cache."""
+
+    def targets(self, batch: DistillBatch) -> Mapping[str, Tokens]: ...
+
+
+class Balance(nn.Module):
+    """Which teachers count for which images, and how much; a module for its learned weights."""
+
+    eligible_TS: Tensor
+    weights_T: Tensor
+
+    def __init__(
+        self,
+        eligible_TS: Tensor,  # bool, from `balance.eligible_table`
+        *,
+        drop_probability: float,
+        weights_T: Tensor,  # fixed weight of each teacher
+        uncertainty: bool = False,
+        aggregation: Aggregation = "released",
+    ) -> None:
+        super().__init__()
+        self.drop_probability, self.aggregation = drop_probability, aggregation
+        self.register_buffer("eligible_TS", eligible_TS, persistent=False)
+        self.register_buffer("weights_T", weights_T, persistent=False)
+        self.log_variance_T = nn.Parameter(torch.zeros(len(weights_T))) if uncertainty else None
+
+    def forward(self, loss_TB: Tensor, source: Tensor, draw_TB: Tensor) -> Tensor:  # []
+        eligible_TB = self.eligible_TS[:, source]
+        coeff_TB = drop_teachers(loss_TB.detach(), eligible_TB, draw_TB, p=self.drop_probability)
+        coeff_TB = coeff_TB * self.weights_T.unsqueeze(1)
+        if self.log_variance_T is not None:
+            loss_TB = uncertainty_loss(loss_TB, coeff_TB, self.log_variance_T)
+        return aggregate(loss_TB, coeff_TB, kind=self.aggregation)
+
+
+@dataclass
+class Distillation:
+    """Everything one training step needs; a `Trainable` of the training engine."""
+
+    student: nn.Module  # images -> {teacher: Tokens}
+    teachers: Targets
+    standardizers: Standardizers
+    balance: Balance
+    optimizer: torch.optim.Optimizer  # over the parameters of `self.trained`
+    rate: Callable[[int], float]  # learning rate at a step
+    momentum: Callable[[int], float]  # of the running statistics, at a step
+    clip: Callable[[list[nn.Parameter]], Tensor]  # clips gradients; their norm before
+    optimizer_tensors: Callable[[], dict[str, Tensor]]
+    load_optimizer: Callable[[Mapping[str, Tensor]], None]
+    global_batch: int
+    seed: int = 0
+    bf16: bool = False
+    cosine_weight: float = 0.5
+    smooth_l1_weight: float = 0.5
+    trained: nn.Module = field(init=False)
+    first_bad: Tensor = field(init=False)  # [], int64; -1 while every step was finite
+
+    def __post_init__(self) -> None:
+        self.trained = nn.ModuleDict({"student": self.student, "balance": self.balance})
+        self.parameters = [p for p in self.trained.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.first_bad = torch.tensor(-1, device=self.device)
+
+    def step(self, micro_batches: list[DistillBatch], step: int) -> dict[str, Tensor]:
+        """One optimiser step over the micro-batches; returns device tensors, read when logged.
+
+        A step whose loss or gradient is not finite changes nothing, and neither does any
+        after it, so the state on hand can replay it.
+        """
+        rate, momentum = self.rate(step), self.momentum(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.student.train()
+        seen: list[dict[tuple[str, TokenType], Moments]] = []
+        losses, tables = [], []
+        for batch in micro_batches:
+            loss, loss_TB, moments = self.forward(batch, step, momentum)
+            (loss / len(micro_batches)).backward()
+            seen.append(moments)
+            losses.append(loss.detach())
+            tables.append(loss_TB.detach())
+        grad_norm = self.clip(self.parameters)
+
+        loss = torch.stack(losses).mean()
+        bad = ~torch.isfinite(loss + grad_norm)
+        self.first_bad = torch.where(bad & (self.first_bad < 0), step, self.first_bad)
+        ok = self.first_bad < 0
+        self.optimizer.found_inf = (~ok).float()  # type: ignore[attr-defined]  # fused: no step then
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for moments in seen:
+            self.standardizers.update(moments, momentum=momentum, ok=ok)
+        return {
+            "loss": loss,
+            "loss_T": torch.cat(tables, dim=1).mean(dim=1),
+            "grad_norm": grad_norm,
+            "first_bad": self.first_bad,
+        }
+
+    def forward(
+        self, batch: DistillBatch, step: int, momentum: float
+    ) -> tuple[Tensor, Tensor, dict[tuple[str, TokenType], Moments]]:
+        """Loss [], losses [T, B] and the moments of the targets of one micro-batch."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            raw = self.teachers.targets(batch)
+            predictions = self.student(batch.images)
+        moments = self.standardizers.moments(raw)
+        # momentum 0 asks for the stored statistics, unchanged (both systems)
+        targets = self.standardizers.apply(raw, moments if momentum > 0 else None)
+        loss_TB = distill_losses(
+            predictions,
+            targets,
+            cosine_weight=self.cosine_weight,
+            smooth_l1_weight=self.smooth_l1_weight,
+        )
+        draw_TB = draw_uniform(
+            self.seed, step, "teacher dropping", (len(loss_TB), self.global_batch)
+        )[:, batch.position.cpu() % self.global_batch].to(loss_TB.device)
+        return self.balance(loss_TB, batch.source, draw_TB), loss_TB, moments
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, statistics, learned loss weights and optimiser state, by name."""
+        parts: dict[str, dict[str, Tensor]] = {
+            "student": self.student.state_dict(),
+            "balance": self.balance.state_dict(),
+            "standardizers": self.standardizers.state_dict(),
+            "optimizer": self.optimizer_tensors(),
+        }
+        return {f"{part}:{k}": v for part, named in parts.items() for k, v in named.items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`; strict."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            part, name = key.split(":", 1)
+            parts.setdefault(part, {})[name] = value
+        self.student.load_state_dict(parts["student"])
+        self.balance.load_state_dict(parts.get("balance", {}))
+        self.standardizers.load_state_dict(parts.get("standardizers", {}))
+        self.load_optimizer(parts.get("optimizer", {}))

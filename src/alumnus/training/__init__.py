@@ -1,0 +1,1 @@
+"""The training engine: optimiser, schedules, checkpoints, logs and one loop for all of them."""

@@ -1,0 +1,123 @@
+"""The loop: one `Trainer` that distillation, head training and fine-tuning share."""
+
+import time
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from alumnus.randomness import seed_default_generators
+from alumnus.training.checkpoint import Checkpoints
+
+__all__ = ["Interval", "NonFiniteError", "Trainable", "Trainer"]
+
+B = TypeVar("B")
+
+
+class Trainable(Protocol[B]):
+    """What a Trainer drives: steps, and the tensors that a resumed run needs."""
+
+    def step(self, micro_batches: list[B], step: int) -> Mapping[str, Tensor]:
+        """One optimiser step; metrics stay on the device. "first_bad" is -1 while all is well."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state, as named tensors."""
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse; strict."""
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was not finite; weights and statistics are those before that step."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What is reported every `log_every` steps: the last step's metrics and the pace."""
+
+    step: int  # finished steps
+    steps: int
+    metrics: dict[str, Any]  # floats, and lists of floats where a metric is a vector
+    images_per_s: float
+    data_wait: float  # share of the time spent waiting for a batch
+    eta_s: float
+
+
+@dataclass
+class Trainer(Generic[B]):
+    """Runs a Trainable from the newest checkpoint, or the start, to the last step.
+
+    Nothing in a step reads the device; metrics are read once every `log_every` steps.
+    `batches(position)` gives an endless iterator that starts at any position, so a resumed
+    run sees exactly the batches it has not seen.
+    """
+
+    trainable: Trainable[B]
+    batches: Callable[[int], Iterator[B]]  # starting position, in images
+    steps: int
+    batch_size: int  # images of one micro-batch
+    accumulate: int = 1
+    seed: int = 0
+    log_every: int = 20
+    save_at: Container[int] = ()  # numbers of finished steps; the last one is always saved
+    checkpoints: Checkpoints | None = None
+    on_log: Callable[[Interval], None] = lambda _: None
+    on_save: Callable[[int], None] = lambda _: None
+    first_step: int = field(default=0, init=False)
+
+    def resume(self) -> int:
+        """Take up the newest whole checkpoint; the number of finished steps."""
+        checkpoint = self.checkpoints.load_newest() if self.checkpoints else None
+        if checkpoint is not None:
+            self.trainable.load_tensors(checkpoint.tensors)
+            self.first_step = checkpoint.step
+        return self.first_step
+
+    def run(self) -> None:
+        """Train to the end; NonFiniteError stops it at the next report after a bad step."""
+        if self.first_step >= self.steps:
+            return
+        batches = self.batches(self.first_step * self.accumulate * self.batch_size)
+        since, waited, last_report = time.perf_counter(), 0.0, self.first_step
+        for step in range(self.first_step, self.steps):
+            asked = time.perf_counter()
+            micro_batches = [next(batches) for _ in range(self.accumulate)]
+            waited += time.perf_counter() - asked
+            seed_default_generators(self.seed, step)
+            metrics = self.trainable.step(micro_batches, step)
+            done = step + 1
+            last = done == self.steps
+            if done % self.log_every == 0 or last:
+                values = {name: value.tolist() for name, value in metrics.items()}
+                self._refuse_bad(values)
+                took = time.perf_counter() - since
+                self.on_log(self._interval(done, done - last_report, values, took, waited))
+                since, waited, last_report = time.perf_counter(), 0.0, done
+            if (self.checkpoints is not None) and (done in self.save_at or last):
+                self._refuse_bad({"first_bad": metrics["first_bad"].tolist()})
+                self.checkpoints.save(done, self.trainable.tensors(), {"seed": self.seed})
+                self.on_save(done)
+
+    def _refuse_bad(self, values: Mapping[str, Any]) -> None:
+        bad = values["first_bad"]
+        if bad >= 0:
+            images = self.batch_size * self.accumulate
+            raise NonFiniteError(
+                f"step {bad} (image positions {bad * images} to {bad * images + images - 1}) gave "
+                "a loss or gradient that is not finite; nothing was changed from that step on. "
+                "A lower learning rate (optim.lr) or clipping (optim.clip_norm) is the usual cure"
+            )
+
+    def _interval(
+        self, done: int, steps: int, values: dict[str, Any], took_s: float, waited_s: float
+    ) -> Interval:
+        pace_s = took_s / steps
+        return Interval(
+            step=done,
+            steps=self.steps,
+            metrics={name: value for name, value in values.items() if name != "first_bad"},
+            images_per_s=self.batch_size * self.accumulate / pace_s,
+            data_wait=waited_s / took_s,
+            eta_s=pace_s * (self.steps - done),
+        )

@@ -1,0 +1,85 @@
+"""AdamW as both systems use it: two parameter groups, and clipping of each tensor by itself."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["build_adamw", "clip_each", "load_optimizer", "optimizer_tensors", "parameter_groups"]
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """(decayed, not decayed): no weight decay on biases and on tensors with one axis.
+
+    Position embeddings, [CLS], registers and mask tokens are decayed, as released.
+    """
+    decayed: dict[str, nn.Parameter] = {}
+    plain: dict[str, nn.Parameter] = {}
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            group = plain if name.endswith(".bias") or parameter.ndim <= 1 else decayed
+            group[name] = parameter
+    return decayed, plain
+
+
+def build_adamw(
+    module: nn.Module,
+    *,
+    betas: tuple[float, float] = (0.9, 0.99),
+    eps: float = 1e-8,
+    weight_decay: float = 0.03,
+) -> torch.optim.AdamW:
+    """Fused AdamW over the two groups; the rate is set at every step by the schedule.
+
+    Fused because it honours `found_inf`: a bad step is then cancelled on the device.
+    """
+    decayed, plain = parameter_groups(module.named_parameters())
+    groups = [
+        {"params": list(decayed.values()), "weight_decay": weight_decay},
+        {"params": list(plain.values()), "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+
+
+@torch.no_grad()
+def clip_each(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:  # []
+    """Scale each gradient whose own norm exceeds `max_norm` down to it; the norm of all, before.
+
+    factor = max_norm / (norm + 1e-6), applied where below 1; None measures only.
+
+    Source: the released code of both systems (per tensor, not the global norm).
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if max_norm is not None:
+        factors = (max_norm / (norms + 1e-6)).clamp_max(1.0)
+        torch._foreach_mul_(gradients, list(factors.unbind()))
+    return norms.square().sum().sqrt()
+
+
+def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors, `<parameter>/<entry>`: no pickle needed."""
+    return {
+        f"{name}/{entry}": value
+        for name, parameter in module.named_parameters()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(
+    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` gave; ValueError for an unknown parameter."""
+    parameters = dict(module.named_parameters())
+    for key, value in tensors.items():
+        name, entry = key.rsplit("/", 1)
+        if name not in parameters:
+            raise ValueError(f"the optimiser's state is of another model: it has {name!r}")
+        parameter = parameters[name]
+        device = parameter.device
+        optimizer.state[parameter][entry] = value.clone().to(device)
