@@ -1,0 +1,20 @@
+"""Student backbones: our ViT, any timm model, any module of your own."""
+
+from alumnus.encoders.base import Encoder
+from alumnus.encoders.build import build_encoder
+from alumnus.encoders.positions import PosInterp, interpolate_positions, resize_pos_embed
+from alumnus.encoders.spec import VIT_SIZES, EncoderSpec
+from alumnus.encoders.timm_models import TimmEncoder
+from alumnus.encoders.vit import ViT
+
+__all__ = [
+    "VIT_SIZES",
+    "Encoder",
+    "EncoderSpec",
+    "PosInterp",
+    "TimmEncoder",
+    "ViT",
+    "build_encoder",
+    "interpolate_positions",
+    "resize_pos_embed",
+]

@@ -1,0 +1,87 @@
+"""What an encoder is, in words and numbers: a description that JSON can hold."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from alumnus.encoders.positions import PosInterp
+from alumnus.spelling import unknown
+
+__all__ = ["VIT_SIZES", "EncoderSpec", "ViTSize"]
+
+
+class ViTSize(NamedTuple):
+    """Width, depth and heads of a named ViT."""
+
+    dim: int
+    depth: int
+    num_heads: int
+
+
+VIT_SIZES: dict[str, ViTSize] = {
+    "vit_micro": ViTSize(128, 6, 4),  # miniworld
+    "vit_tiny": ViTSize(192, 12, 3),
+    "vit_small": ViTSize(384, 12, 6),
+    "vit_base": ViTSize(768, 12, 12),
+    "vit_large": ViTSize(1024, 24, 16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """Everything needed to build an encoder again, without its weights.
+
+    `model` is one of VIT_SIZES, "vit" (then `dim`, `depth`, `num_heads` are given),
+    "timm:NAME" or "python:module:factory". For "timm:" and "python:" only `image_size`,
+    `in_channels`, `drop_path`, `pretrained` and `options` apply: the rest describes our ViT.
+    """
+
+    model: str = "vit_base"
+    image_size: int = 224  # native side, px
+    in_channels: int = 3
+    drop_path: float = 0.0  # stochastic depth of the last block; linear over depth
+    pretrained: bool = False  # timm only: start from its published weights
+    options: Mapping[str, Any] = field(default_factory=dict)  # for the timm or python factory
+
+    patch_size: int = 16
+    dim: int | None = None  # None: as the named size says
+    depth: int | None = None
+    num_heads: int | None = None
+    mlp_ratio: float = 4.0
+    registers: int = 0
+    layer_scale: float | None = None  # initial value; None: no LayerScale
+    qkv_bias: bool = True
+    proj_bias: bool = True
+    ffn_bias: bool = True
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    qk_norm: bool = False  # LayerNorm on each head's queries and keys, eps 1e-5
+    norm_affine: bool = True  # LayerNorms in the blocks
+    last_norm_affine: bool = True  # the final LayerNorm
+    mask_token: bool = False  # for `forward(masks=...)`; UNIC and DUNE store one
+    stem: Literal["patch", "conv"] = "patch"
+    pos_interp: PosInterp = "offset"
+
+    @property
+    def vit_size(self) -> ViTSize:
+        """Width, depth and heads of our ViT; ValueError for an unknown or incomplete one."""
+        given = (self.dim, self.depth, self.num_heads)
+        if self.model in VIT_SIZES:
+            chosen = zip(given, VIT_SIZES[self.model], strict=True)
+            return ViTSize(*(named if own is None else own for own, named in chosen))
+        if self.model != "vit":
+            raise unknown(
+                "encoder", self.model, [*VIT_SIZES, "vit", "timm:NAME", "python:module:factory"]
+            )
+        if self.dim is None or self.depth is None or self.num_heads is None:
+            raise ValueError("the encoder 'vit' needs dim, depth and num_heads")
+        return ViTSize(self.dim, self.depth, self.num_heads)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EncoderSpec":
+        """The inverse of `dataclasses.asdict`; an unknown key is a ValueError."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise unknown("encoder setting", key, known)
+        return cls(**values)

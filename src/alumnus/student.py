@@ -1,0 +1,73 @@
+"""The student: an encoder and one projector per teacher."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from alumnus.encoders import Encoder, EncoderSpec, build_encoder
+from alumnus.projectors import Projector, ProjectorSpec, build_projector
+from alumnus.spelling import unknown
+from alumnus.tokens import Tokens
+
+__all__ = ["Student", "StudentSpec", "build_student"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec:
+    """Everything needed to build a student again, without its weights."""
+
+    encoder: EncoderSpec
+    projectors: Mapping[str, ProjectorSpec] = field(default_factory=dict)  # by teacher
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers, for JSON."""
+        return {
+            "encoder": dataclasses.asdict(self.encoder),
+            "projectors": {name: dataclasses.asdict(p) for name, p in self.projectors.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "StudentSpec":
+        """The inverse of `to_dict`; an unknown key is a ValueError."""
+        projectors = {name: _projector_spec(p) for name, p in values["projectors"].items()}
+        return cls(encoder=EncoderSpec.from_dict(values["encoder"]), projectors=projectors)
+
+
+class Student(nn.Module):
+    """Images in, one prediction per teacher out: all that DDP, FSDP2 or compile wraps."""
+
+    def __init__(self, encoder: Encoder, projectors: Mapping[str, Projector]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projectors = nn.ModuleDict(projectors)
+        self.blocks = sorted({block for p in projectors.values() for block in p.blocks})
+
+    def forward(self, images: Tensor) -> dict[str, Tokens]:  # [B, C, H, W]
+        output = self.encoder(images, blocks=self.blocks)
+        return {name: project(output) for name, project in self.projectors.items()}
+
+
+def build_student(spec: StudentSpec) -> Student:
+    """A new student with fresh weights, its projectors in the order of the spec."""
+    encoder = build_encoder(spec.encoder)
+    projectors = {
+        name: build_projector(
+            projector,
+            block_dims=encoder.block_dims,
+            width=encoder.dim,
+            num_heads=encoder.num_heads,
+        )
+        for name, projector in spec.projectors.items()
+    }
+    return Student(encoder, projectors)
+
+
+def _projector_spec(values: Mapping[str, Any]) -> ProjectorSpec:
+    known = [f.name for f in dataclasses.fields(ProjectorSpec)]
+    for key in values:
+        if key not in known:
+            raise unknown("projector setting", key, known)
+    return ProjectorSpec(**{**values, "token_types": tuple(values["token_types"])})
