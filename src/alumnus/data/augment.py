@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from alumnus.data.philox import uniforms
-from alumnus.data.spelling import did_you_mean
+from alumnus.spelling import unknown
 
 __all__ = [
     "DUNE",
@@ -61,10 +61,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         kinds = get_args(AugmentKind)
         if self.kind not in kinds:
-            raise ValueError(
-                f"augmentation kind is {self.kind!r}, but must be one of {', '.join(kinds)}"
-                f"{did_you_mean(self.kind, kinds)}"
-            )
+            raise unknown("augmentation kind", self.kind, kinds)
         for name, (low, high) in {
             "crop_scale": self.crop_scale,
             "crop_ratio": self.crop_ratio,

@@ -19,8 +19,8 @@ from alumnus.data.augment import AugmentConfig, AugmentParams, draw
 from alumnus.data.batch import BadImage, Batch, Sample, Source
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.mixture import Location, Mixture
-from alumnus.data.order import derive_seed
 from alumnus.data.pixels import Size, apply, apply_to_array, luminance
+from alumnus.randomness import derive_seed
 
 __all__ = ["Loader", "iterate", "make_loader", "sweep"]
 
@@ -252,8 +252,8 @@ class _Reader(Dataset[_Made]):
             if broken:
                 if self.end is not None:
                     break
-                purpose = f"replace/{position}/{len(broken)}"
-                place = place._replace(index=derive_seed(self.views.seed, purpose) % len(source))
+                another = derive_seed(self.views.seed, "replace", position, len(broken))
+                place = place._replace(index=another % len(source))
             try:
                 found = source.read(place.index)
             except BrokenImageError as error:

@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from alumnus.data.batch import Source
-from alumnus.data.order import Stream, derive_seed
-from alumnus.data.spelling import did_you_mean
+from alumnus.data.order import Stream
+from alumnus.randomness import derive_seed
+from alumnus.spelling import unknown
 
 __all__ = ["Location", "Mixture", "Sampling"]
 
@@ -65,7 +66,7 @@ class Mixture:
             self._pools = tuple(
                 self._pool(
                     tuple(i for i, s in enumerate(self.sources) if s.domain == domain),
-                    seed=derive_seed(seed, f"domain/{domain}"),
+                    seed=derive_seed(seed, "domain", domain),
                 )
                 for domain in self.domains
             )
@@ -111,7 +112,7 @@ class _Pool:
         self.starts = np.concatenate([[0], np.cumsum(self.slots)])
         self.stream = Stream(int(self.starts[-1]), seed=seed)
         self.own = [  # the pace of its own for a source that has not one slot for each image
-            None if slots == n else Stream(n, seed=derive_seed(seed, f"source/{i}"))
+            None if slots == n else Stream(n, seed=derive_seed(seed, "source", i))
             for i, slots, n in zip(members, self.slots, sizes, strict=True)
         ]
 
@@ -154,19 +155,13 @@ def _check(
     if not sources:
         raise ValueError("a mixture needs at least one source")
     if sampling not in get_args(Sampling):
-        raise ValueError(
-            f"sampling is {sampling!r}, but must be one of {', '.join(get_args(Sampling))}"
-            f"{did_you_mean(sampling, get_args(Sampling))}"
-        )
+        raise unknown("sampling", sampling, get_args(Sampling))
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two sources are named {name!r}; give each a name of its own")
     for name, weight in weights.items():
         if name not in names:
-            raise ValueError(
-                f"there is a weight for {name!r}, but the sources are {', '.join(names)}"
-                f"{did_you_mean(name, names)}"
-            )
+            raise unknown("source in the weights", name, names)
         if not (weight > 0 and math.isfinite(weight)):
             raise ValueError(f"the weight of {name!r} is {weight}, but must be above 0")
     for source in sources:

@@ -3,14 +3,13 @@
 Whoever asks, on any rank, in any worker, after any restart, finds the same sample at a position.
 """
 
-import hashlib
 from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-__all__ = ["Draw", "Stream", "derive_seed", "permutation"]
+__all__ = ["Draw", "Stream", "permutation"]
 
 KEPT_EPOCHS = 2  # a batch spans at most a few epochs; 13 million samples take 50 MB each
 
@@ -31,12 +30,6 @@ def permutation(n: int, *, seed: int, epoch: int) -> np.ndarray[tuple[int], np.d
     assert 0 < n < 2**31, n
     generator = torch.Generator().manual_seed(seed + epoch)
     return torch.randperm(n, generator=generator).numpy().astype(np.int32)
-
-
-def derive_seed(seed: int, purpose: str) -> int:
-    """A seed for one purpose, in [0, 2**62): room is left for `seed + epoch`."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 2
 
 
 class Stream:

@@ -13,8 +13,8 @@ from PIL import Image
 from alumnus.data.batch import Sample
 from alumnus.data.decode import DECODER_ERRORS, BrokenImageError, decode_rgb
 from alumnus.data.names import Names
-from alumnus.data.spelling import did_you_mean
 from alumnus.data.tar_index import index_tar, plain_tar
+from alumnus.spelling import unknown
 
 __all__ = ["PackSource", "Shard", "pack_splits"]
 
@@ -143,20 +143,12 @@ class PackSource:
         """Keep the samples whose json agrees with `where`."""
         records = [self.fields(i).get("json") or {} for i in range(len(self))]
         for field, wanted in where.items():
-            known = sorted({str(r[field]) for r in records if field in r})
-            if not known:
-                fields = sorted({f for r in records for f in r})
-                raise ValueError(
-                    f"where selects by the json field {field!r}, but the samples of "
-                    f"{str(self.folder)!r} have {', '.join(fields) or 'no json'}"
-                    f"{did_you_mean(field, fields)}"
-                )
-            if str(wanted) not in known:
-                shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-                raise ValueError(
-                    f"no sample of {str(self.folder)!r} has {field} {str(wanted)!r}, but {shown}"
-                    f"{did_you_mean(str(wanted), known)}"
-                )
+            fields = {f for record in records for f in record}
+            if field not in fields:
+                raise unknown(f"json field of {str(self.folder)!r}", field, fields)
+            values = {str(record[field]) for record in records if field in record}
+            if str(wanted) not in values:
+                raise unknown(f"{field} of {str(self.folder)!r}", str(wanted), values)
         keep = [
             i
             for i, r in enumerate(records)
@@ -179,13 +171,11 @@ class PackSource:
 def _choose_split(folder: Path, split: str | None, choices: list[str]) -> str:
     if split is None and (len(choices) == 1 or "train" in choices):
         return "train" if "train" in choices else choices[0]
-    if split in choices:
-        return split
-    asked = "needs a split" if split is None else f"has no split {split!r}"
-    raise ValueError(
-        f"pack {str(folder)!r} {asked}, only {', '.join(choices)}"
-        f"{did_you_mean(split or '', choices)}"
-    )
+    if split is None:
+        raise ValueError(f"pack {str(folder)!r} needs a split, one of {', '.join(choices)}")
+    if split not in choices:
+        raise unknown(f"split of pack {str(folder)!r}", split, choices)
+    return split
 
 
 def _decode_field(extension: str, data: bytes) -> Any:

@@ -1,13 +1,14 @@
 """From a name or a path to a source."""
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
 from alumnus.data.batch import Source
 from alumnus.data.folder import FolderSource
 from alumnus.data.packs import PackSource
-from alumnus.data.spelling import did_you_mean
 from alumnus.data.subset import Subset
+from alumnus.spelling import unknown
 
 __all__ = ["open_source"]
 
@@ -72,20 +73,16 @@ def _nearest_path(path: Path) -> str:
     for parent in path.absolute().parents:
         if parent.is_dir():
             missing = path.absolute().relative_to(parent).parts[0]
-            siblings = [p.name for p in parent.iterdir() if p.is_dir()]
-            return did_you_mean(missing, siblings).replace(
-                "mean '", f"mean '{parent.as_posix()}/", 1
-            )
+            siblings = [sibling.name for sibling in parent.iterdir() if sibling.is_dir()]
+            near = difflib.get_close_matches(missing, siblings, n=1, cutoff=0.5)
+            return f"; did you mean {str(parent / near[0])!r}?" if near else ""
     return ""
 
 
 def _subfolder(folder: Path, split: str) -> Path:
     if not (folder / split).is_dir():
-        subfolders = sorted(p.name for p in folder.iterdir() if p.is_dir())
-        raise ValueError(
-            f"folder {str(folder)!r} has no split {split!r}, which would be a folder in it"
-            f"{did_you_mean(split, subfolders)}"
-        )
+        subfolders = [path.name for path in folder.iterdir() if path.is_dir()]
+        raise unknown(f"split (a folder in {str(folder)!r})", split, subfolders)
     return folder / split
 
 
@@ -94,15 +91,10 @@ def _open_miniworld(
 ) -> Source:
     _, world, *rest = spec.split(":")
     chosen = rest[0] if rest else split or "train"
-    for value, choices, what in (
-        (world, MINIWORLDS, "world"),
-        (chosen, MINIWORLD_SPLITS, "split"),
-    ):
-        if value not in choices:
-            raise ValueError(
-                f"{spec!r}: there is no {what} {value!r}, only {', '.join(choices)}"
-                f"{did_you_mean(value, choices)}"
-            )
+    if world not in MINIWORLDS:
+        raise unknown("miniworld", world, MINIWORLDS)
+    if chosen not in MINIWORLD_SPLITS:
+        raise unknown(f"split of {spec!r}", chosen, MINIWORLD_SPLITS)
     from alumnus.miniworld import ObjectsSource  # renders only where it is asked for
 
     return Subset(ObjectsSource(split=chosen), name=name or world, domain=domain, generic=generic)
