@@ -2,8 +2,6 @@
 
 import argparse
 import ast
-import codecs
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from alumnus.encoders.conversion import (
@@ -22,6 +18,7 @@ from alumnus.encoders.conversion import (
     infer_encoder_spec,
     strip_wrappers,
 )
+from alumnus.pickles import load_pickle
 from alumnus.projectors import ProjectorSpec
 from alumnus.student import Student, StudentSpec, build_student
 from alumnus.tokens import TOKEN_TYPES, TokenType
@@ -29,7 +26,6 @@ from alumnus.tokens import TOKEN_TYPES, TokenType
 __all__ = [
     "ReleasedCheckpoint",
     "Statistics",
-    "load_pickle_safely",
     "load_released",
     "name_from_reference",
     "read_reference_state",
@@ -57,13 +53,13 @@ def load_released(path: str | Path, *, num_heads: int | None = None) -> Released
     Sizes come from the tensors, so an arch name that nobody knows does no harm; `num_heads`
     is needed only where heads are not 64 wide and the file does not tell.
     """
-    checkpoint = load_pickle_safely(path)
+    checkpoint = load_pickle(path)
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("model"), Mapping):
         raise ValueError(f"{path} is not a UNIC or DUNE checkpoint: it holds no 'model'")
     args = (
         vars(checkpoint["args"]) if isinstance(checkpoint.get("args"), argparse.Namespace) else {}
     )
-    options = {key: _literal(args.get(key)) for key in ("enc_args", "proj_args", "dune_args")}
+    options = {key: _literal(args.get(key)) for key in ("proj_args", "dune_args")}
     projector_heads = options["proj_args"].get("num_heads")
     try:
         released = read_reference_state(
@@ -164,41 +160,6 @@ def student_to_reference(
             model[f"teacher_norms.{teacher}.normalizers.{token_type}.mean"] = mean
             model[f"teacher_norms.{teacher}.normalizers.{token_type}.std"] = std
     return {"model": model}
-
-
-def load_pickle_safely(path: str | Path) -> Any:
-    """`torch.load` of tensors, containers, numpy values and argparse.Namespace, no more.
-
-    A file that names anything else is refused with a ValueError and nothing in it is executed.
-    """
-    try:
-        with torch.serialization.safe_globals(_harmless_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found is None:
-            raise ValueError(f"{path} is damaged or no torch checkpoint") from error
-        raise ValueError(
-            f"{path} asks for {found[1]}, which no checkpoint of weights needs: refused, and "
-            "nothing from it was executed"
-        ) from error
-    except (EOFError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or no torch checkpoint") from error
-
-
-def _harmless_globals() -> list[Any]:
-    """What released files name besides tensors: constructors of plain data."""
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    aliases = [  # numpy 1 and 2 name the module differently
-        (function, f"numpy.{core}.multiarray.{name}")
-        for core in ("core", "_core")
-        for function, name in ((reconstruct, "_reconstruct"), (scalar, "scalar"))
-    ]
-    dtypes = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")}
-    plain = [argparse.Namespace, OrderedDict, np.ndarray, np.dtype, codecs.encode]
-    return [*plain, *dtypes, *aliases]
 
 
 def _ladder_specs(heads: Mapping[str, Tensor], *, depth: int) -> dict[str, ProjectorSpec]:
