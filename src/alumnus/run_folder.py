@@ -1,0 +1,114 @@
+"""The folder of a run: what lies where, and when a folder is refused."""
+
+import json
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alumnus.training.checkpoint import write_atomically
+
+__all__ = ["RunFolder", "environment"]
+
+PACKAGES = ("alumnus", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def bad_images(self) -> Path:
+        return self.path / "bad_images.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def open(self, config_yaml: str, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder, or take it up; ValueError, before anything is written, if it may not.
+
+        A resumed run has the configuration that it was started with.
+        """
+        there = self.path.is_dir() and any(self.path.iterdir())
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out={self.path} is a file, but a folder for the run was expected")
+        if resume and overwrite:
+            raise ValueError("--resume goes on with a run, --overwrite removes it: choose one")
+        if resume and there:
+            if not self.config.is_file():
+                raise ValueError(f"{self.path} holds no run that could be resumed: no config.yaml")
+            if _without_out(self.config.read_text()) != _without_out(config_yaml):
+                raise ValueError(
+                    f"the run in {self.path} has another configuration than this command: see its "
+                    "config.yaml; resume it with the same settings, or choose another out="
+                )
+            return
+        if there and not overwrite:
+            raise ValueError(
+                f"{self.path} is not empty: add --resume to go on, --overwrite to start again, "
+                "or choose another out="
+            )
+        if there:
+            if not self.config.is_file():
+                raise ValueError(
+                    f"{self.path} is not a run of alumnus (no config.yaml), so --overwrite does "
+                    "not remove it: choose another out="
+                )
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, config_yaml)
+        write_atomically(self.path / "environment.json", json.dumps(environment(), indent=1) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for the record and for `alumnus doctor`."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "accelerators": [
+            torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
+        ],
+        "command": sys.argv,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _without_out(config_yaml: str) -> list[str]:
+    return [line for line in config_yaml.splitlines() if not line.startswith("out:")]
