@@ -261,7 +261,7 @@ class _Reader(Dataset[_Made]):
         replaced_by = source.identity(place.index) if found is not None else None
         bad += [
             BadImage(position if self.end is None else -1, e.source, e.identity, e.why, replaced_by)
-            for e in broken
+            for e in {e.identity: e for e in broken}.values()  # one drawn twice is one
         ]
         if found is None and self.end is None:
             raise ValueError(
