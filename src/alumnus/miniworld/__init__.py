@@ -1,0 +1,22 @@
+"""Miniworld: small procedural pictures with exact labels, rendered on the spot."""
+
+from pathlib import Path
+
+from alumnus.miniworld.objects import CLASSES, GENERATOR_VERSION, MASK_NAMES, Scene, render_object
+from alumnus.miniworld.source import ObjectsSource, render_dataset
+
+__all__ = [
+    "CLASSES",
+    "GENERATOR_VERSION",
+    "MASK_NAMES",
+    "ObjectsSource",
+    "Scene",
+    "objects_teacher_folder",
+    "render_dataset",
+    "render_object",
+]
+
+
+def objects_teacher_folder() -> Path:
+    """The encoder folder (encoder.json, encoder.safetensors, card.md) of the shipped teacher."""
+    return Path(__file__).parent / "weights" / "objects"
