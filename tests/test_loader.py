@@ -3,6 +3,7 @@
 import itertools
 import logging
 import pickle
+import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,22 @@ def test_number_of_workers_changes_no_bit(workers: int) -> None:
     assert helped.bad_images
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_shared_with_the_teachers_stay_one_tensor(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = loader(Mixture(sources(), seed=1), num_workers=workers)
+    assert all(batch.teacher_images is batch.images for batch in take(batches, 2))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)  # needs no GPU
+    made = batches._loader.dataset[0]
+    pinned = made.pin_memory().batch
+    assert pinned is not None
+    assert made.batch is not None
+    assert pinned.teacher_images is pinned.images
+    assert pinned.images is not made.batch.images
+    assert_equal([pinned], [made.batch])
+
+
 @pytest.mark.parametrize("start", [6, 18, 25])
 def test_start_at_any_position_continues_the_same_stream(start: int) -> None:
     mixture = Mixture(sources(), seed=1)
@@ -165,7 +182,7 @@ def test_broken_image_is_replaced_by_another_of_its_source_and_listed() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_source_of_broken_images_ends_in_one_sentence(workers: int) -> None:
     mixture = Mixture([Pictures("a", 9, broken=range(9))])
-    with pytest.raises(ValueError, match=r"17 images of 'a' tried in a row") as caught:
+    with pytest.raises(ValueError, match=r"no image of 'a' could be decoded in 17 tries") as caught:
         take(loader(mixture, num_workers=workers), 1)
     assert "\n" not in str(caught.value)
 
@@ -225,6 +242,16 @@ def test_loader_of_files_survives_an_image_that_breaks_while_training(tmp_path: 
     assert [(bad.identity, bad.why) for bad in batches.bad_images] == [
         ("3.jpg", "the file is empty")
     ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_consumes_no_global_randomness(workers: int) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    take(loader(Mixture(sources(), seed=1), num_workers=workers), 4)
+    after = torch.get_rng_state(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
 
 
 def test_everything_a_worker_needs_can_be_pickled() -> None:

@@ -1,0 +1,163 @@
+"""What a data worker does: read, replace what is broken, draw, render, stack."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from alumnus.data.augment import AugmentConfig, AugmentParams, draw
+from alumnus.data.batch import BadImage, Batch, Sample, Source
+from alumnus.data.decode import BrokenImageError
+from alumnus.data.mixture import Location
+from alumnus.data.pixels import Size, apply, apply_to_array, luminance
+from alumnus.randomness import derive_seed
+
+__all__ = ["BatchReader", "Made", "PlainReader", "Views"]
+
+MAX_REPLACEMENTS = 16  # tries for one broken image before its source is given up
+
+
+class Views(NamedTuple):
+    """From samples and draws to what student and teachers see."""
+
+    augment: AugmentConfig
+    size: Size
+    teacher_size: Size | None
+    channels: int
+    seed: int
+
+    def draw(self, places: Sequence[Location]) -> AugmentParams:
+        source, index, view = (list(column) for column in zip(*places, strict=True))
+        return draw(self.seed, source, index, view, self.augment)
+
+    def render(self, sample: Sample, params: AugmentParams) -> tuple[Tensor, Tensor | None]:
+        """Images of the student and, where they differ, of the teachers."""
+        rgb = apply(sample.image, params, self.size, self.augment)
+        teachers = None
+        if self.teacher_size is not None and self.teacher_size != self.size:
+            teachers = apply(sample.image, params, self.teacher_size, self.augment)
+        if self.channels == 3:
+            return rgb, teachers
+        if self.channels == 1:
+            return luminance(rgb), rgb if teachers is None else teachers
+        array = sample.fields.get("array")
+        if array is None or array.shape[-1] != self.channels:
+            held = "none" if array is None else str(array.shape[-1])
+            raise ValueError(
+                f"the student takes {self.channels} channels, but the images have 3 and a field "
+                f'"array" of {self.channels} channels is needed (found: {held})'
+            )
+        student = apply_to_array(array, params, self.size, self.augment)
+        return student, rgb if teachers is None else teachers
+
+
+@dataclass(frozen=True)
+class Made:
+    """What comes back from a worker. An error is a value, to stay one sentence."""
+
+    batch: Batch | None
+    bad_images: list[BadImage]
+    error: str | None
+
+    def pin_memory(self) -> "Made":
+        """Called by the DataLoader; images shared by student and teachers are pinned once."""
+        if self.batch is None:
+            return self
+        pinned = {id(tensor): tensor.pin_memory() for tensor in set(self.batch)}
+        return replace(self, batch=Batch(*(pinned[id(tensor)] for tensor in self.batch)))
+
+
+class BatchReader(Dataset[Made]):
+    """`reader[start]` is the batch of positions start .. start + batch_size."""
+
+    def __init__(
+        self,
+        sources: tuple[Source, ...],
+        views: Views,
+        *,
+        locate: Callable[[int], Location],
+        batch_size: int,
+        end: int | None,  # exclusive; None: endless, broken images are replaced
+    ) -> None:
+        self.sources, self.views, self.locate = sources, views, locate
+        self.batch_size, self.end = batch_size, end
+
+    def __getitem__(self, start: int) -> Made:
+        end = (
+            start + self.batch_size if self.end is None else min(start + self.batch_size, self.end)
+        )
+        bad: list[BadImage] = []
+        try:
+            read = [self._read(position, bad) for position in range(start, end)]
+            good = [r for r in read if r is not None]
+            return Made(self._batch(good) if good else None, bad, None)
+        except ValueError as error:
+            return Made(None, bad, str(error))
+
+    def _batch(self, read: "list[tuple[int, Location, Sample]]") -> Batch:
+        positions, places, samples = zip(*read, strict=True)
+        params = self.views.draw(places)
+        images, teacher_images = zip(
+            *(self.views.render(sample, params[i]) for i, sample in enumerate(samples)), strict=True
+        )
+        stacked = torch.stack(images)
+        source, index, view = torch.tensor(places, dtype=torch.int64).unbind(dim=1)
+        return Batch(
+            images=stacked,
+            teacher_images=stacked if teacher_images[0] is None else torch.stack(teacher_images),
+            position=torch.tensor(positions, dtype=torch.int64),
+            source=source,
+            index=index,
+            view=view,
+        )
+
+    def _read(self, position: int, bad: list[BadImage]) -> tuple[int, Location, Sample] | None:
+        """The sample at a position; where it is broken, another of its source or None (skip)."""
+        place = self.locate(position)
+        source = self.sources[place.source]
+        broken: dict[str, BrokenImageError] = {}  # by identity: one tried twice is one
+        for attempt in range(1 + (MAX_REPLACEMENTS if self.end is None else 0)):
+            if attempt > 0:
+                another = derive_seed(self.views.seed, "replace", position, attempt)
+                place = place._replace(index=another % len(source))
+            try:
+                sample = source.read(place.index)
+            except BrokenImageError as error:
+                broken[error.identity] = error
+                continue
+            used = source.identity(place.index)
+            bad += [BadImage(position, e.source, e.identity, e.why, used) for e in broken.values()]
+            return position, place, sample
+        bad += [BadImage(-1, e.source, e.identity, e.why, None) for e in broken.values()]
+        if self.end is None:
+            raise ValueError(
+                f"no image of {source.name!r} could be decoded in {1 + MAX_REPLACEMENTS} tries; "
+                f"the last: {list(broken.values())[-1]}"
+            )
+        return None
+
+
+class PlainReader(Dataset[tuple[Tensor, Tensor, list[str]]]):
+    """Transformed images of one source, in batches by first index."""
+
+    def __init__(
+        self, source: Source, transform: Callable[[Image.Image], Tensor], batch_size: int
+    ) -> None:
+        self.source, self.transform, self.batch_size = source, transform, batch_size
+
+    def __getitem__(self, start: int) -> tuple[Tensor, Tensor, list[str]]:
+        images: list[Tensor] = []
+        indices: list[int] = []
+        broken: list[str] = []
+        for index in range(start, min(start + self.batch_size, len(self.source))):
+            try:
+                images.append(self.transform(self.source.read(index).image))
+                indices.append(index)
+            except BrokenImageError as error:
+                broken.append(str(error))
+        stacked = torch.stack(images) if images else torch.empty(0)
+        return stacked, torch.tensor(indices, dtype=torch.int64), broken
