@@ -1,29 +1,22 @@
 """Eight training steps of UNIC and of DUNE, equal to the published systems."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from golden_files import golden, golden_json, sub
 from torch import Tensor
 
 from alumnus.balance import aggregate, eligible_table
-from alumnus.distill import Balance, DistillBatch, Distillation
+from alumnus.distill import Balance, Distillation, DistillBatch
 from alumnus.losses import distill_losses
 from alumnus.released import name_from_reference, student_from_reference_state
 from alumnus.standardize import Standardizers
 from alumnus.student import Student
 from alumnus.tokens import Tokens, TokenType
-from alumnus.training.optimizer import (
-    build_adamw,
-    clip_each,
-    load_optimizer,
-    optimizer_tensors,
-    parameter_groups,
-)
+from alumnus.training.optimizer import build_adamw, clip_each, parameter_groups
 from alumnus.training.schedules import cosine_schedule, peak_rate
+from golden_files import golden, golden_json, sub
 
 pytestmark = pytest.mark.golden
 
@@ -98,8 +91,6 @@ def distillation(
         rate=lambda step: float(rate[step]),
         momentum=lambda step: float(momentum[step]),
         clip=lambda parameters: clip_each(parameters, clip_norm),
-        optimizer_tensors=partial(optimizer_tensors, student, optimizer),
-        load_optimizer=partial(load_optimizer, student, optimizer),
         global_batch=settings["batch"],
         cosine_weight=settings["lam_lcos"],
         smooth_l1_weight=settings["lam_lsl1"],

@@ -86,7 +86,7 @@ class ProjectorSection(Section):
 class TeacherSection(Section):
     """One teacher."""
 
-    model: str = Field(description="alias, timm:NAME, python:MODULE:FACTORY or a run folder")
+    model: str = Field(description="name, timm:NAME, python:MODULE:FACTORY or a run folder")
     weights: str | None = Field(None, description="path, URL or hf:REPO/FILE; null: its own")
     tokens: list[TokenType] | None = Field(None, description="token types; null: all it has")
     domain: str | None = Field(None, description="the data it was trained on; null: its own")
@@ -253,11 +253,7 @@ class RunConfig(Section):
     @classmethod
     def _shorthand(cls, value: object) -> object:
         """`teachers: a,b`: aliases, each under a short name of its own."""
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if isinstance(value, list):
-            return {_short_name(model): {"model": model} for model in value}
-        return value
+        return _spelled_out(value)
 
     @field_validator("teachers")
     @classmethod
@@ -351,6 +347,8 @@ def _read_recipe(recipe: str | Path) -> dict[str, Any]:
 
 def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
     for key in keys[:-1]:
+        if key == "teachers":
+            values[key] = _spelled_out(values.get(key))
         if not isinstance(values.get(key), dict):
             values[key] = {}
         values = values[key]
@@ -365,6 +363,15 @@ def _merge(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
             _merge(values[key], value)
         else:
             _set(values, [key], dict(value) if isinstance(value, Mapping) else value)
+
+
+def _spelled_out(teachers: object) -> object:
+    """`a,b` or `[a, b]` as a dict of teachers; anything else as it is."""
+    if isinstance(teachers, str):
+        teachers = [part.strip() for part in teachers.split(",") if part.strip()]
+    if isinstance(teachers, list):
+        return {_short_name(str(model)): {"model": model} for model in teachers}
+    return teachers
 
 
 def _short_name(model: str) -> str:

@@ -75,23 +75,27 @@ class Distillation:
     teachers: Targets
     standardizers: Standardizers
     balance: Balance
-    optimizer: torch.optim.Optimizer  # over the parameters of `self.trained`
+    optimizer: torch.optim.Optimizer  # over the parameters of student and balance
     rate: Callable[[int], float]  # learning rate at a step
     momentum: Callable[[int], float]  # of the running statistics, at a step
     clip: Callable[[list[nn.Parameter]], Tensor]  # clips gradients; their norm before
-    optimizer_tensors: Callable[[], dict[str, Tensor]]
-    load_optimizer: Callable[[Mapping[str, Tensor]], None]
     global_batch: int
     seed: int = 0
     bf16: bool = False
     cosine_weight: float = 0.5
     smooth_l1_weight: float = 0.5
-    trained: nn.Module = field(init=False)
+    module: nn.Module = field(init=False)  # all that a checkpoint holds besides the optimiser
     first_bad: Tensor = field(init=False)  # [], int64; -1 while every step was finite
 
     def __post_init__(self) -> None:
-        self.trained = nn.ModuleDict({"student": self.student, "balance": self.balance})
-        self.parameters = [p for p in self.trained.parameters() if p.requires_grad]
+        self.module = nn.ModuleDict(
+            {
+                "student": self.student,
+                "balance": self.balance,
+                "standardizers": self.standardizers,
+            }
+        )
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.first_bad = torch.tensor(-1, device=self.device)
 
@@ -151,24 +155,3 @@ class Distillation:
             self.seed, step, "teacher dropping", (len(loss_TB), self.global_batch)
         )[:, batch.position.cpu() % self.global_batch].to(loss_TB.device)
         return self.balance(loss_TB, batch.source, draw_TB), loss_TB, moments
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights, statistics, learned loss weights and optimiser state, by name."""
-        parts: dict[str, dict[str, Tensor]] = {
-            "student": self.student.state_dict(),
-            "balance": self.balance.state_dict(),
-            "standardizers": self.standardizers.state_dict(),
-            "optimizer": self.optimizer_tensors(),
-        }
-        return {f"{part}:{k}": v for part, named in parts.items() for k, v in named.items()}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `tensors`; strict."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            part, name = key.split(":", 1)
-            parts.setdefault(part, {})[name] = value
-        self.student.load_state_dict(parts["student"])
-        self.balance.load_state_dict(parts.get("balance", {}))
-        self.standardizers.load_state_dict(parts.get("standardizers", {}))
-        self.load_optimizer(parts.get("optimizer", {}))

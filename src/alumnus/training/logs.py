@@ -34,7 +34,7 @@ class MetricsLog:
         jsonl.write_text("".join(line + "\n" for line in kept))
         self._jsonl = jsonl
         self._names = names
-        self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1)
 
     def __call__(self, interval: Interval) -> None:
         """Record one interval and log its line."""
@@ -49,7 +49,7 @@ class MetricsLog:
             file.write(json.dumps(record) + "\n")
         for name, value in record.items():
             if name != "step":
-                self._writer.add_scalar(name, value, interval.step)  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, interval.step)
         log.info(format_line(interval, named))
 
     def named(self, interval: Interval) -> dict[str, float]:
@@ -68,7 +68,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 def format_line(interval: Interval, named: dict[str, float]) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from alumnus.randomness import seed_default_generators
 from alumnus.training.checkpoint import Checkpoints
+from alumnus.training.optimizer import load_optimizer, optimizer_tensors
 
 __all__ = ["Interval", "NonFiniteError", "Trainable", "Trainer"]
 
@@ -16,16 +18,17 @@ B = TypeVar("B")
 
 
 class Trainable(Protocol[B]):
-    """What a Trainer drives: steps, and the tensors that a resumed run needs."""
+    """What a Trainer drives: a step, and what a resumed run needs."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All parameters and buffers that go on."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
 
     def step(self, micro_batches: list[B], step: int) -> Mapping[str, Tensor]:
         """One optimiser step; metrics stay on the device. "first_bad" is -1 while all is well."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All state, as named tensors."""
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse; strict."""
 
 
 class NonFiniteError(RuntimeError):
@@ -70,7 +73,7 @@ class Trainer(Generic[B]):
         """Take up the newest whole checkpoint; the number of finished steps."""
         checkpoint = self.checkpoints.load_newest() if self.checkpoints else None
         if checkpoint is not None:
-            self.trainable.load_tensors(checkpoint.tensors)
+            self._load(checkpoint.tensors)
             self.first_step = checkpoint.step
         return self.first_step
 
@@ -96,8 +99,21 @@ class Trainer(Generic[B]):
                 since, waited, last_report = time.perf_counter(), 0.0, done
             if (self.checkpoints is not None) and (done in self.save_at or last):
                 self._refuse_bad({"first_bad": metrics["first_bad"].tolist()})
-                self.checkpoints.save(done, self.trainable.tensors(), {"seed": self.seed})
+                self.checkpoints.save(done, self._tensors(), {"seed": self.seed})
                 self.on_save(done)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        module, optimizer = self.trainable.module, self.trainable.optimizer
+        parts = {"module": module.state_dict(), "optimizer": optimizer_tensors(module, optimizer)}
+        return {f"{part}:{name}": t for part, named in parts.items() for name, t in named.items()}
+
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            part, name = key.split(":", 1)
+            parts[part][name] = value
+        self.trainable.module.load_state_dict(parts["module"])
+        load_optimizer(self.trainable.module, self.trainable.optimizer, parts["optimizer"])
 
     def _refuse_bad(self, values: Mapping[str, Any]) -> None:
         bad = values["first_bad"]

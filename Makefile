@@ -1,0 +1,42 @@
+# alumnus: every target sets up what it needs on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,litert]'
+	touch $@
+
+demo: $(READY)  ## distil two teachers into one small ViT, evaluate, draw (minutes)
+	$(BIN)/alumnus demo
+
+test: $(READY)  ## the fast tests (under five minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+test-all: $(READY)  ## all tests, the slow ones too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m ''
+
+lint: $(READY)  ## style, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## every benchmark script, one after the other
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove the environment and caches of tools
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,192 @@
+"""The command line: parses, calls the API, prints. Results go to stdout, talk to stderr."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="alumnus",
+    help="Distil many vision models into one universal encoder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+stderr = Console(stderr=True, highlight=False)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings as key=value, e.g. data.train=photos")
+]
+
+
+@app.command()
+def distill(
+    recipe: Annotated[str, typer.Argument(help="Name (alumnus list recipes) or path of a recipe")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out=")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in out=")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show the whole configuration and stop")
+    ] = False,
+) -> None:
+    """Distil teachers into one encoder: `alumnus distill folder data.train=PHOTOS`."""
+    from alumnus import api
+
+    if print_config:
+        print(api.show_config(recipe, *(overrides or [])), end="")
+        return
+    result = api.distill(recipe, *(overrides or []), resume=resume, overwrite=overwrite)
+    if result.table:
+        print(result.table)
+    stderr.print(f"\nThe encoder is in {escape(str(result.folder))}; load it with\n")
+    print(result.how_to_load)
+
+
+@app.command()
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="Runs, encoders, released .pth files, or teachers by name")
+    ],
+    task: Annotated[
+        list[str],
+        typer.Option(help="KIND:TRAIN:TEST, KIND one of knn, logistic, joints; PATH@SPLIT works"),
+    ],
+    size: Annotated[int, typer.Option(help="Side of the images, px")] = 224,
+    trials: Annotated[int, typer.Option(help="Values of C tried by logistic")] = 40,
+    out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
+) -> None:
+    """Measure encoders and teachers on labelled images, all in the same way."""
+    from alumnus import api
+
+    print(api.evaluate(models, task, size=size, trials=trials, out=out))
+
+
+@app.command()
+def extract(
+    model: Annotated[str, typer.Argument(help="Run, encoder, released .pth file, or teacher")],
+    images: Annotated[str, typer.Argument(help="Folder of images, pack, PATH:split")],
+    out: Annotated[Path, typer.Argument(help="File to write: .safetensors")],
+    size: Annotated[int, typer.Option(help="Side of the images, px")] = 224,
+    patches: Annotated[bool, typer.Option("--patches", help="Patch tokens too")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images a forward pass")] = 64,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file")] = False,
+) -> None:
+    """Write the features of images to a safetensors file, with their names beside it."""
+    from alumnus import api
+
+    print(
+        api.extract(
+            model,
+            images,
+            out,
+            size=size,
+            patches=patches,
+            batch_size=batch_size,
+            overwrite=overwrite,
+        )
+    )
+
+
+@app.command()
+def cache(
+    recipe: Annotated[str, typer.Argument(help="Recipe whose teachers and images are cached")],
+    overrides: Overrides = None,
+) -> None:
+    """Compute the teacher features of a recipe; goes on where it was stopped."""
+    from alumnus import api
+
+    print(api.cache(recipe, *(overrides or [])))
+
+
+@app.command()
+def get(
+    names: Annotated[list[str], typer.Argument(help="Teachers: alumnus list teachers")],
+) -> None:
+    """Fetch the weights of teachers into the cache; afterwards they work offline."""
+    from alumnus import api
+
+    for name in names:
+        print(f"{name}  {api.get(name)}")
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(help="teachers, models, recipes or datasets")],
+) -> None:
+    """Show what there is to choose from."""
+    from alumnus import api
+
+    print(api.list_text(what))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, hardware, optional parts, cache, teachers at hand."""
+    from alumnus import api
+
+    print(api.doctor())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo's run")] = Path("runs/demo"),
+    steps: Annotated[int | None, typer.Option(help="Another length than the recipe's")] = None,
+) -> None:
+    """Two teachers into one small ViT, evaluated, with a picture: minutes on two CPU cores."""
+    from alumnus import api
+
+    result = api.demo(out, steps=steps)
+    print(result.table)
+    stderr.print(f"\npicture: {escape(str(result.picture))}")
+    stderr.print(f"The encoder is in {escape(str(result.folder))}; load it with\n")
+    print(result.how_to_load)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Errors that a user can mend become their sentences and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        for line in str(error).splitlines() or [type(error).__name__]:
+            stderr.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True)
+        raise SystemExit(2) from None
+    except RuntimeError as error:
+        if type(error) is RuntimeError:  # torch's own: a bug, with its traceback
+            raise
+        stderr.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        stderr.print("stopped; go on with --resume")
+        raise SystemExit(130) from None
+
+
+def _talk() -> None:
+    """Send the package's log to stderr: rich at a terminal, plain lines elsewhere."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=stderr, show_path=False, show_level=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("alumnus")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+
+
+def main() -> None:
+    """Entry point of the command `alumnus`."""
+    _talk()
+    with _one_sentence():
+        app()
