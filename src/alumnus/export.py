@@ -44,7 +44,7 @@ def to_timm(encoder: Encoder, spec: EncoderSpec) -> TimmExport:
         state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
         state["pos_embed"] = state["pos_embed"][:, 1:]
     return TimmExport(
-        _base_name(encoder, spec), _kwargs(encoder, spec), _with_defaults(encoder, state)
+        _base_name(encoder, spec), _kwargs(encoder, spec), _with_defaults(encoder, spec, state)
     )
 
 
@@ -66,7 +66,7 @@ def _kwargs(encoder: ViT, spec: EncoderSpec) -> dict[str, Any]:
         "depth": encoder.depth,
         "num_heads": encoder.num_heads,
         "mlp_ratio": hidden / encoder.dim,
-        "init_values": spec.layer_scale,
+        "init_values": spec.layer_scale or (1.0 if spec.ffn == "swiglu" else None),
         "reg_tokens": spec.registers,
         "no_embed_class": bool(spec.registers),
         "num_classes": 0,
@@ -74,7 +74,9 @@ def _kwargs(encoder: ViT, spec: EncoderSpec) -> dict[str, Any]:
     }
 
 
-def _with_defaults(encoder: ViT, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_defaults(
+    encoder: ViT, spec: EncoderSpec, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The biases and LayerNorm weights that timm always has, where ours were switched off."""
     full = dict(state)
     channels = state["cls_token"][0, 0]  # [D]
@@ -86,4 +88,6 @@ def _with_defaults(encoder: ViT, state: Mapping[str, Tensor]) -> dict[str, Tenso
         elif last in ("norm1", "norm2") or name == "norm":
             full.setdefault(f"{name}.weight", torch.ones_like(channels))
             full.setdefault(f"{name}.bias", torch.zeros_like(channels))
+        elif last in ("ls1", "ls2") and spec.ffn == "swiglu":  # GATED_MODEL insists on LayerScale
+            full.setdefault(f"{name}.gamma", torch.ones_like(channels))
     return full

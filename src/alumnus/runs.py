@@ -1,7 +1,8 @@
 """A finished run, an exported encoder or a released checkpoint: load it in one line.
 
-Encoders and students are saved as safetensors with a JSON description beside them; the JSON
-holds the SHA-256 of the weights, so a half-replaced or damaged pair is noticed.
+Encoders and students are safetensors files that describe themselves: their metadata hold the
+JSON from which the model is rebuilt and a hash of the tensors. One file, so one rename replaces
+both or neither. The same JSON lies beside it for people and other tools.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, overload
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -35,6 +37,7 @@ __all__ = [
 M = TypeVar("M", bound=nn.Module)
 Stem = Literal["encoder", "student"]
 RELEASED_SUFFIXES = (".pth", ".pt", ".bin")
+METADATA = "alumnus"  # key of the description in a file's metadata
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ def load(
 ) -> Encoder | LoadedStudent:
     """The encoder of `path`, or with `projectors` the whole student; in eval mode, on the CPU.
 
-    `path` is a run folder, a folder with encoder.safetensors and encoder.json (or one of these
-    files), or a released UNIC or DUNE `.pth`, of which nothing is executed. `num_heads` is for
-    `.pth` files whose heads are not 64 wide. ValueError, one sentence, for anything else.
+    `path` is a run folder, a folder with encoder.safetensors (or that file), or a released UNIC
+    or DUNE `.pth`, of which nothing is executed. `num_heads` is for `.pth` files whose heads are
+    not 64 wide. ValueError, one sentence, for anything else.
     """
     if projectors:
         return load_student(path, num_heads=num_heads)
@@ -73,16 +76,20 @@ def load_encoder(path: str | Path, *, num_heads: int | None = None) -> Encoder:
     """The encoder of a run, an exported folder or a released checkpoint; see `load`."""
     path = Path(path)
     if _is_released(path):
-        return load_student(path, num_heads=num_heads).student.encoder
-    folder = _folder(path)
-    description, state = _read(folder, "encoder")
+        released = load_released(path, num_heads=num_heads)
+        encoder = build_encoder(released.student_spec.encoder)
+        named = released.state_dict.items()
+        state = {k.removeprefix("encoder."): v for k, v in named if k.startswith("encoder.")}
+        return _filled(encoder, state, path)
+    weights = _weights(path, "encoder")
+    description = _describe(weights, "encoder")
     spec = _built_fresh(EncoderSpec.from_dict(description["encoder"]))
-    return _filled(build_encoder(spec), state, folder)
+    return _filled(build_encoder(spec), _tensors(weights, description), weights)
 
 
-def load_encoder_spec(folder: str | Path) -> EncoderSpec:
+def load_encoder_spec(path: str | Path) -> EncoderSpec:
     """The description of a saved encoder, without its weights."""
-    description = _read_json(Path(folder) / "encoder.json")
+    description = _describe(_weights(Path(path), "encoder"), "encoder")
     return EncoderSpec.from_dict(description["encoder"])
 
 
@@ -93,13 +100,9 @@ def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStu
         released = load_released(path, num_heads=num_heads)
         student = _filled(build_student(released.student_spec), released.state_dict, path)
         return LoadedStudent(student, released.student_spec, released.statistics, released.info)
-    folder = _folder(path)
-    if not (folder / "student.json").exists():
-        raise ValueError(
-            f"{path} holds no student.json: its projectors were not kept, only the encoder can "
-            "be loaded"
-        )
-    description, tensors = _read(folder, "student")
+    weights = _weights(path, "student")
+    description = _describe(weights, "student")
+    tensors = _tensors(weights, description)
     spec = StudentSpec.from_dict(description["student"])
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     fresh = build_student(replace(spec, encoder=_built_fresh(spec.encoder)))
@@ -110,7 +113,7 @@ def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStu
                 stem = name.removesuffix(".mean")
                 pair = (tensors[name], tensors[f"{stem}.std"])
                 statistics.setdefault(name.split(".")[1], {})[t] = pair
-    return LoadedStudent(_filled(fresh, state, folder), spec, statistics, description["info"])
+    return LoadedStudent(_filled(fresh, state, weights), spec, statistics, description["info"])
 
 
 def save_encoder(
@@ -148,16 +151,16 @@ def save_student(
 def _write(
     folder: Path, stem: Stem, tensors: Mapping[str, Tensor], description: dict[str, Any]
 ) -> None:
-    """Weights first, then the JSON with their hash; each by fsync and rename."""
+    """STEM.safetensors, complete in itself, then STEM.json; each by fsync and rename."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights, text = folder / f"{stem}.safetensors", folder / f"{stem}.json"
-    temporary = weights.with_suffix(".safetensors.tmp")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary)
-    description = {**description, "sha256": _sha256(temporary)}
-    _replace(temporary, weights)
-    temporary = text.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(description, indent=1) + "\n")
-    _replace(temporary, text)
+    held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({**description, "sha256": _sha256(held)}, indent=1) + "\n"
+    weights = folder / f".{stem}.safetensors.{os.getpid()}"
+    save_file(held, weights, metadata={METADATA: text})
+    _replace(weights, folder / f"{stem}.safetensors")
+    copy = folder / f".{stem}.json.{os.getpid()}"
+    copy.write_text(text)
+    _replace(copy, folder / f"{stem}.json")
 
 
 def _replace(temporary: Path, final: Path) -> None:
@@ -166,54 +169,59 @@ def _replace(temporary: Path, final: Path) -> None:
     temporary.replace(final)
 
 
-def _read(folder: Path, stem: Stem) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Description and tensors; ValueError where one is missing or they do not match."""
-    description = _read_json(folder / f"{stem}.json")
-    weights = folder / f"{stem}.safetensors"
-    try:
-        if description.get("sha256") not in (None, _sha256(weights)):
-            raise ValueError(f"{weights} is damaged: its hash is not the one in {stem}.json")
-        return description, load_file(weights)
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds {stem}.json but no {stem}.safetensors") from None
-    except SafetensorError as error:
-        raise ValueError(f"{weights} is damaged: {error}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
+def _weights(path: Path, stem: Stem) -> Path:
+    """The safetensors file that `path` is or holds; ValueError if there is none."""
+    if path.name == f"{stem}.json":
+        path = path.parent
+    if path.is_dir():
+        weights = path / f"{stem}.safetensors"
+        if weights.exists():
+            return weights
+        if stem == "student" and (path / "encoder.safetensors").exists():
+            raise ValueError(f"{path} keeps no projectors, only its encoder can be loaded")
         raise ValueError(
-            f"{path.parent} holds no {path.name}: it is no finished run and no exported encoder"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(values, dict) or path.stem not in values:
-        raise ValueError(f"{path} does not describe an alumnus {path.stem}")
+            f"{path} holds no {weights.name}: it is no finished run and no exported {stem}"
+        )
+    if not path.exists():
+        raise ValueError(f"there is nothing at {path}")
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path} is no run folder, no .safetensors file of alumnus and no released .pth"
+        )
+    return path
+
+
+def _describe(weights: Path, stem: Stem) -> dict[str, Any]:
+    """The JSON in a file's metadata."""
+    try:
+        with safe_open(weights, framework="pt") as file:
+            values = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{weights} is damaged or no safetensors file") from error
+    if not isinstance(values, dict) or stem not in values:
+        raise ValueError(f"{weights} does not hold an alumnus {stem}")
     return cast(dict[str, Any], values)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _tensors(weights: Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_file(weights)
+    if description.get("sha256") != _sha256(tensors):
+        raise ValueError(f"{weights} is damaged: its tensors are not those that were saved")
+    return tensors
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _is_released(path: Path) -> bool:
     return path.suffix in RELEASED_SUFFIXES and not path.is_dir()
-
-
-def _folder(path: Path) -> Path:
-    """The folder that `path` is or lies in; ValueError if there is nothing to load."""
-    if path.is_dir():
-        return path
-    if path.name in ("encoder.safetensors", "encoder.json") and path.exists():
-        return path.parent
-    if path.exists():
-        raise ValueError(
-            f"{path} is no run folder, no encoder.safetensors and no released .pth checkpoint"
-        )
-    raise ValueError(f"there is nothing at {path}")
 
 
 def _built_fresh(spec: EncoderSpec) -> EncoderSpec:

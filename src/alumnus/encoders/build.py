@@ -1,6 +1,7 @@
 """From a description to an encoder."""
 
 import importlib
+import inspect
 from typing import Any, cast
 
 from torch import nn
@@ -43,6 +44,10 @@ def _python_encoder(spec: EncoderSpec) -> Encoder:
     factory: Any = getattr(module, factory_name, None)
     if not callable(factory):
         raise ValueError(f"module {module_name!r} has no factory {factory_name!r}")
+    try:
+        inspect.signature(factory).bind(**spec.options)
+    except TypeError as error:
+        raise ValueError(f"{spec.model!r} cannot be called with its options: {error}") from error
     encoder = factory(**spec.options)
     if not isinstance(encoder, nn.Module):
         raise ValueError(f"{spec.model!r} gives a {type(encoder).__name__}, not a torch module")

@@ -43,6 +43,7 @@ class TimmEncoder(Encoder):
         self.has_cls = getattr(self.model, "cls_token", None) is not None
         head_width = getattr(self.model, "head_hidden_size", self.dim)
         self.pools = hasattr(self.model, "forward_head") and head_width == self.dim
+        self._try(name)
 
     def forward(self, images: Tensor, *, blocks: Sequence[int] = ()) -> EncoderOutput:
         check_images(images, in_channels=self.in_channels, patch_size=self.patch_size)
@@ -57,6 +58,22 @@ class TimmEncoder(Encoder):
         return EncoderOutput(
             final=final, prenorm=prenorm, blocks={index: outputs[index] for index in blocks}
         )
+
+    @torch.no_grad()
+    def _try(self, name: str) -> None:
+        """ValueError now, in one sentence, for a family that does not fit the interface."""
+        image = torch.zeros(1, self.in_channels, self.image_size, self.image_size)
+        side = self.image_size // self.patch_size
+        was_training = self.training
+        try:
+            final = self.eval()(image, blocks=range(self.depth)).final
+            if final.grid != (side, side) or final.of("patch").shape[-1] != self.dim:
+                raise ValueError(f"its features are {final.grid}, not {side}x{side}")
+        except (ValueError, TypeError, RuntimeError, AssertionError, IndexError) as error:
+            raise ValueError(
+                f"timm model {name!r} cannot be a student at {self.image_size} px: {error}"
+            ) from error
+        self.train(was_training)
 
     def _stage(self, stage: Tensor | tuple[Tensor, Tensor]) -> Tokens:
         """[B, D, h, w], for models with prefix tokens with [B, P, D] besides."""
@@ -98,20 +115,31 @@ def _create(name: str, spec: EncoderSpec) -> Any:
         raise unknown("timm model", name, timm.list_models())
     with torch.device("meta"):  # to see, at no cost, which settings this family has
         family = type(timm.create_model(name, num_classes=0))
-    known = inspect.signature(family.__init__).parameters
-    sizes = {"img_size": spec.image_size, "dynamic_img_size": True}
+    known = {  # subclasses hand on what they do not name
+        key
+        for base in family.__mro__
+        if "__init__" in vars(base)
+        for key in inspect.signature(vars(base)["__init__"]).parameters
+    }
+    settings: dict[str, Any] = {
+        "img_size": spec.image_size,
+        "dynamic_img_size": True,
+        "strict_img_size": False,  # Swin
+        "drop_path_rate": spec.drop_path,
+    }
+    if spec.drop_path and "drop_path_rate" not in known:
+        raise ValueError(f"timm model {name!r} has no drop path, but drop_path is {spec.drop_path}")
+    chosen = {key: value for key, value in settings.items() if key in known} | dict(spec.options)
     try:
         return timm.create_model(
-            name,
-            pretrained=spec.pretrained,
-            num_classes=0,
-            in_chans=spec.in_channels,
-            drop_path_rate=spec.drop_path,
-            **{key: value for key, value in sizes.items() if key in known},
-            **spec.options,
+            name, pretrained=spec.pretrained, num_classes=0, in_chans=spec.in_channels, **chosen
         )
     except TypeError as error:
         raise ValueError(f"timm model {name!r} refuses an option: {error}") from error
+    except (OSError, RuntimeError) as error:
+        if not spec.pretrained:
+            raise
+        raise ValueError(f"the published weights of {name!r} are not to be had: {error}") from error
 
 
 def _feature_info(model: nn.Module, name: str) -> list[dict[str, Any]]:
