@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.projectors import ProjectorSpec
 from alumnus.runs import (
+    is_encoder,
+    keeps_projectors,
     load,
     load_encoder,
     load_encoder_spec,
@@ -99,6 +101,25 @@ def test_projectors_that_were_not_kept_are_asked_for_in_one_sentence(tmp_path: P
     save_encoder(tmp_path, build_encoder(SPEC), SPEC)
     with pytest.raises(ValueError, match="keeps no projectors"):
         load(tmp_path, projectors=True)
+
+
+def test_what_can_be_loaded_is_told_without_loading_it(tmp_path: Path) -> None:
+    run, bare = tmp_path / "run", tmp_path / "bare"
+    save_student(run, build_student(STUDENT), STUDENT, {})
+    save_encoder(run, build_encoder(SPEC), SPEC)
+    save_encoder(bare, build_encoder(SPEC), SPEC)
+    (tmp_path / "released.pth").touch()
+    for path, encoder, projectors in (
+        (run, True, True),
+        (bare, True, False),
+        (bare / "encoder.safetensors", True, False),
+        (tmp_path / "released.pth", True, True),
+        (tmp_path, False, False),
+        (bare / "encoder.json", False, False),
+        ("timm:resnet18", False, False),
+    ):
+        assert is_encoder(path) == encoder, path
+        assert keeps_projectors(path) == projectors, path
 
 
 def test_damaged_weights_are_noticed(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from alumnus.tokens import TOKEN_TYPES
 
 __all__ = [
     "LoadedStudent",
+    "is_encoder",
+    "keeps_projectors",
     "load",
     "load_encoder",
     "load_encoder_spec",
@@ -87,9 +89,26 @@ def load_encoder(path: str | Path, *, num_heads: int | None = None) -> Encoder:
     return _filled(build_encoder(spec), _tensors(weights, description), weights)
 
 
+def is_encoder(path: str | Path) -> bool:
+    """Whether `load` has something to open there; that it is sound shows only on loading."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / "encoder.safetensors").exists()
+    return path.exists() and (_is_released(path) or path.suffix == ".safetensors")
+
+
+def keeps_projectors(path: str | Path) -> bool:
+    """Whether `load(path, projectors=True)` has a student to open."""
+    path = Path(path)
+    return (path / "student.safetensors").exists() or (path.exists() and _is_released(path))
+
+
 def load_encoder_spec(path: str | Path) -> EncoderSpec:
-    """The description of a saved encoder, without its weights."""
-    description = _describe(_weights(Path(path), "encoder"), "encoder")
+    """The description of a saved or released encoder."""
+    path = Path(path)
+    if _is_released(path):
+        return load_released(path).student_spec.encoder
+    description = _describe(_weights(path, "encoder"), "encoder")
     return EncoderSpec.from_dict(description["encoder"])
 
 
