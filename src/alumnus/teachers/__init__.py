@@ -2,6 +2,8 @@
 
 from alumnus.hub import UnavailableError
 from alumnus.teachers.base import GRID_POLICIES, GridPolicy, Teacher, Traits
+from alumnus.teachers.cache import CachedTeachers, FeatureCache
+from alumnus.teachers.pool import TeacherPool
 from alumnus.teachers.registry import (
     TEACHERS,
     TeacherInfo,
@@ -13,9 +15,12 @@ from alumnus.teachers.registry import (
 __all__ = [
     "GRID_POLICIES",
     "TEACHERS",
+    "CachedTeachers",
+    "FeatureCache",
     "GridPolicy",
     "Teacher",
     "TeacherInfo",
+    "TeacherPool",
     "Traits",
     "UnavailableError",
     "list_teachers",
