@@ -1,0 +1,122 @@
+"""What an evaluation found: scores by task and model, ratios to the best teacher, as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["JsonValue", "ModelKind", "ModelRecord", "Results", "TaskRecord", "TaskScore"]
+
+FORMAT = "alumnus-evaluation/1"
+
+ModelKind = Literal["teacher", "student", "projected", "baseline"]
+JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """A row of the table."""
+
+    name: str
+    kind: ModelKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """A column of the table: what was measured, how and on which images."""
+
+    name: str
+    kind: str
+    metric: str  # in percent, higher is better
+    size_px: int  # of the input, where a model does not want its own
+    seed: int
+    train: Mapping[str, JsonValue]  # source, number of images, hash of their identities
+    test: Mapping[str, JsonValue]
+    protocol: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScore:
+    """One cell: a percentage, and how it came about."""
+
+    value: float
+    details: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All scores; a model that lacks what a task needs has none there, but a reason."""
+
+    models: tuple[ModelRecord, ...]
+    tasks: tuple[TaskRecord, ...]
+    scores: Mapping[str, Mapping[str, TaskScore]]  # task -> model -> score
+    missing: Mapping[str, Mapping[str, str]]  # task -> model -> why there is no score
+
+    def value(self, task: str, model: str) -> float | None:
+        """The score in percent, None where there is none."""
+        score = self.scores[task].get(model)
+        return None if score is None else score.value
+
+    def best_teacher(self, task: str) -> str | None:
+        """The teacher with the highest score; None without any."""
+        found = {
+            m.name: value
+            for m in self.models
+            if m.kind == "teacher" and (value := self.value(task, m.name)) is not None
+        }
+        return max(found, key=found.__getitem__, default=None)
+
+    def ratio(self, task: str, model: str) -> float | None:
+        """The model's score over that of the best teacher; None without both."""
+        best, value = self.best_teacher(task), self.value(task, model)
+        reference = None if best is None else self.value(task, best)
+        return value / reference if reference and value is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: models, tasks with their protocols, scores, ratios to the best teacher."""
+        students = [m.name for m in self.models if m.kind in ("student", "projected")]
+        return {
+            "format": FORMAT,
+            "models": [asdict(m) for m in self.models],
+            "tasks": [asdict(t) for t in self.tasks],
+            "scores": {
+                task: {model: asdict(score) for model, score in by_model.items()}
+                for task, by_model in self.scores.items()
+            },
+            "missing": {task: dict(by_model) for task, by_model in self.missing.items()},
+            "best_teacher": {t.name: self.best_teacher(t.name) for t in self.tasks},
+            "ratio_to_best_teacher": {
+                t.name: {s: self.ratio(t.name, s) for s in students} for t in self.tasks
+            },
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Results":
+        """The inverse of `to_json`; ValueError for anything else."""
+        if record.get("format") != FORMAT:
+            raise ValueError(
+                f"these are no evaluation results: format is {record.get('format')!r}, "
+                f"expected {FORMAT!r}"
+            )
+        return cls(
+            models=tuple(ModelRecord(**m) for m in record["models"]),
+            tasks=tuple(TaskRecord(**t) for t in record["tasks"]),
+            scores={
+                task: {model: TaskScore(**score) for model, score in by_model.items()}
+                for task, by_model in record["scores"].items()
+            },
+            missing=record["missing"],
+        )
+
+    def save(self, path: Path) -> Path:
+        """Write JSON; a reader sees the old file or the new one, never half of it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        return partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Results":
+        """Read what `save` wrote."""
+        return cls.from_json(json.loads(path.read_text()))

@@ -1,0 +1,91 @@
+"""The table of an evaluation, as Markdown and as plain text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alumnus.evaluation.results import Results
+
+__all__ = ["Table", "markdown", "plain", "results_table"]
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text: a header and rows of the same length, the first column being names."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    bold: frozenset[tuple[int, int]] = frozenset()  # (row, column) of cells to stand out
+
+
+def results_table(results: Results) -> Table:
+    """One row a model, one column a task (percent), then each student over the best teacher.
+
+    Rows come in the order teachers, students, projected, baselines; the best teacher of a task is
+    bold. Cells of models that lack what a task needs hold a dash.
+    """
+    order = ("teacher", "student", "projected", "baseline")
+    models = sorted(results.models, key=lambda m: order.index(m.kind))  # stable
+    tasks = [task.name for task in results.tasks]
+    rows = [(m.name, *(_percent(results.value(task, m.name)) for task in tasks)) for m in models]
+    names = [m.name for m in models]
+    bold = {
+        (names.index(best), 1 + column)
+        for column, task in enumerate(tasks)
+        if (best := results.best_teacher(task)) is not None
+    }
+    students = [m.name for m in models if m.kind == "student"]
+    if any(m.kind == "teacher" for m in models):
+        rows += [
+            (f"{name} / best teacher", *(_ratio(results.ratio(task, name)) for task in tasks))
+            for name in students
+        ]
+    return Table(("model", *tasks), tuple(rows), frozenset(bold))
+
+
+def markdown(table: Table) -> str:
+    """The table as GitHub-flavoured Markdown, numbers to the right."""
+    rows = [
+        [f"**{cell}**" if (r, c) in table.bold else cell for c, cell in enumerate(row)]
+        for r, row in enumerate(table.rows)
+    ]
+    rule = ["---", *("---:" for _ in table.header[1:])]
+    return "".join(f"| {' | '.join(_escaped(row))} |\n" for row in [table.header, rule, *rows])
+
+
+def plain(table: Table) -> str:
+    """The table in aligned columns; bold cells carry a star."""
+    rows = [list(table.header)] + [
+        [f"{cell}*" if (r, c) in table.bold else _room(cell, c) for c, cell in enumerate(row)]
+        for r, row in enumerate(table.rows)
+    ]
+    rows[0] = [_room(cell, c) for c, cell in enumerate(rows[0])]
+    widths = [max(len(row[c]) for row in rows) for c in range(len(table.header))]
+    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines) + "\n"
+
+
+def _room(cell: str, column: int) -> str:
+    """Room for a star behind numbers, so that digits stay below digits."""
+    return cell if column == 0 else f"{cell} "
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [
+        cell.ljust(width) if column == 0 else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _escaped(row: Sequence[str]) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in row]
+
+
+def _percent(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.1f}"
+
+
+def _ratio(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
