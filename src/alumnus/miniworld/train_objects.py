@@ -34,7 +34,7 @@ from alumnus.miniworld.source import ObjectsSource, render_dataset
 from alumnus.randomness import derive_seed
 from alumnus.runs import save_encoder
 
-__all__ = ["SPEC", "Heads", "Scenes", "Settings", "evaluate", "load_scenes", "train"]
+__all__ = ["SPEC", "Heads", "Scenes", "Settings", "draw_batch", "evaluate", "load_scenes", "train"]
 
 SPEC = EncoderSpec(model="vit_micro", stem="conv", patch_size=8, image_size=64)
 log = logging.getLogger("alumnus.miniworld.train_objects")
@@ -129,19 +129,19 @@ def objective(
 def train(out: Path, settings: Settings, *, save_every: int = 500) -> dict[str, float]:
     """Train into a folder, or go on with what lies there; returns the scores on the test split."""
     out.mkdir(parents=True, exist_ok=True)
-    scenes = load_scenes(ObjectsSource("train", length=settings.train_images))
-    test = load_scenes(ObjectsSource("test", length=settings.test_images))
     torch.manual_seed(settings.seed)
     encoder = build_encoder(SPEC)
     heads = Heads(encoder.dim)
     both = nn.ModuleDict({"encoder": encoder, "heads": heads})
     optimizer = _optimizer(both, settings)
     first = _resume(out / "checkpoint.pt", both, optimizer, settings)
+    scenes = load_scenes(ObjectsSource("train", length=settings.train_images))
+    test = load_scenes(ObjectsSource("test", length=settings.test_images))
     started = time.monotonic()
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        images, cover, cls = _batch(scenes, step, settings)
+        images, cover, cls = draw_batch(scenes, step, settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
             loss = objective(encoder, heads, images, cover, cls)
         loss.backward()
@@ -198,7 +198,7 @@ def learning_rate(step: int, settings: Settings) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def _batch(scenes: Scenes, step: int, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+def draw_batch(scenes: Scenes, step: int, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised images, patch cover and classes of a step: a function of (seed, step)."""
     epoch, place = divmod(step, len(scenes) // settings.batch)
     shuffled = torch.Generator().manual_seed(derive_seed(settings.seed, epoch, "order"))
