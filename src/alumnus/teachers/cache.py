@@ -69,7 +69,7 @@ class FeatureCache:
         seed: int = 0,
         channels: int = 3,
         dtype: StoreDtype = "bf16",
-        folder: Path | None = None,  # None: in the user's cache
+        folder: str | Path | None = None,  # None: in the user's cache
     ) -> None:
         if views < 1:
             raise ValueError(f"views is {views}, but must be at least 1")
@@ -78,7 +78,7 @@ class FeatureCache:
         self.size, self.teacher_size = size, teacher_size
         self.starts = np.cumsum([0, *(len(source) for source in sources)])
         self.rows = int(self.starts[-1]) * views
-        self.folder = folder or cache_dir("features")
+        self.folder = cache_dir("features") if folder is None else Path(folder).expanduser()
 
         seen = pool.probe(_pair(size), None if teacher_size is None else _pair(teacher_size))
         images = self._images_key()

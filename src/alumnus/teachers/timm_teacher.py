@@ -17,6 +17,8 @@ __all__ = ["TimmNetwork", "efficientnet_lite", "timm_teacher"]
 
 CPU_CHUNK = 4  # images: a convolution's maps then stay in the cache (lite2: 33 for 48 ms an image)
 
+EXPENDABLE = {"head", "head_dist", "fc", "classifier", "mask_token", "masked_embed"}
+
 
 class TimmNetwork(nn.Module):
     """The final features of a timm model without its classifier, as Tokens.
@@ -84,7 +86,7 @@ def timm_teacher(name: str, *, weights: Path | None = None) -> tuple[nn.Module, 
     dynamic = "dynamic_img_size" in inspect.signature(type(empty).__init__).parameters
     if dynamic:
         options["dynamic_img_size"] = True
-    model = _with_weights(name, options, weights or _published(name, config), config)
+    model = _with_weights(name, options, weights or _published(name, config), empty, config)
     network = TimmNetwork(model)
     return network, Traits(
         dim=network.dim,
@@ -145,22 +147,25 @@ def _published(name: str, config: dict[str, Any]) -> Path:
 
 
 def _with_weights(
-    name: str, options: dict[str, Any], path: Path, config: dict[str, Any]
+    name: str, options: dict[str, Any], path: Path, empty: nn.Module, config: dict[str, Any]
 ) -> nn.Module:
-    """timm converts layouts that it knows (DINO, DINOv2, ...) while it loads."""
+    """The model with the weights of a file, in a layout that timm knows how to convert.
+
+    Strict, but for what a network without classifier has no place for.
+    """
     classifier = config.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    unused = EXPENDABLE - {key.split(".")[0] for key in empty.state_dict()}
     state = {
         k: v
         for k, v in hub.read_state_dict(path).items()
-        if not k.startswith(tuple(f"{head}." for head in heads))
+        if not k.startswith(tuple(f"{head}." for head in heads)) and k.split(".")[0] not in unused
     }
     if not state:
-        raise ValueError(f"the file of weights {str(path)!r} holds no tensors")
+        raise ValueError(f"the file of weights {str(path)!r} holds no tensors of a backbone")
+    overlay = {"state_dict": state, "num_classes": 0, "label_offset": 0}
     try:
-        model = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options
-        )
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
