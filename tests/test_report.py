@@ -22,7 +22,7 @@ from alumnus.tokens import Tokens
 def hand_made() -> Results:
     """Two teachers, a student and a constant on two tasks; one teacher lacks the second."""
     values: dict[str, dict[str, float]] = {
-        "pets": {"small": 50.0, "big": 80.0, "pupil": 60.0, "constant": 10.0},
+        "my pets k-NN": {"small": 50.0, "big": 80.0, "pupil": 60.0, "constant": 10.0},
         "poses": {"small": 40.0, "pupil": 44.0, "constant": 2.5},
     }
     kinds: list[tuple[str, ModelKind]] = [
@@ -41,13 +41,13 @@ def hand_made() -> Results:
             task: {model: TaskScore(value=value, details={}) for model, value in row.items()}
             for task, row in values.items()
         },
-        missing={"pets": {}, "poses": {"big": "no patch tokens"}},
+        missing={"my pets k-NN": {}, "poses": {"big": "no patch tokens"}},
     )  # fmt: skip
 
 
 def test_markdown_of_results_made_by_hand() -> None:
     assert markdown(results_table(hand_made())) == (
-        "| model | pets | poses |\n"
+        "| model | my pets k-NN | poses |\n"
         "| --- | ---: | ---: |\n"
         "| small | 50.0 | **40.0** |\n"
         "| big | **80.0** | - |\n"
@@ -59,13 +59,14 @@ def test_markdown_of_results_made_by_hand() -> None:
 
 def test_plain_text_of_results_made_by_hand() -> None:
     assert plain(results_table(hand_made())) == (
-        "model                 pets   poses\n"
-        "--------------------  -----  ------\n"
-        "small                 50.0    40.0*\n"
-        "big                   80.0*      -\n"
-        "pupil                 60.0    44.0\n"
-        "constant              10.0     2.5\n"
-        "pupil / best teacher  0.75    1.10\n"
+        "                      my pets\n"
+        "model                    k-NN   poses\n"
+        "--------------------  --------  ------\n"
+        "small                    50.0    40.0*\n"
+        "big                      80.0*      -\n"
+        "pupil                    60.0    44.0\n"
+        "constant                 10.0     2.5\n"
+        "pupil / best teacher     0.75    1.10\n"
     )
 
 

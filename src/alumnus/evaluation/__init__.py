@@ -1,1 +1,22 @@
 """Protocols that score frozen features, and the suite that runs them for students and teachers."""
+
+from alumnus.evaluation.features import FeatureFn, Features, extract_all, extract_features
+from alumnus.evaluation.results import ModelKind, ModelRecord, Results, TaskRecord, TaskScore
+from alumnus.evaluation.suite import CONSTANT, EvalModel, TaskKind, TaskSpec, evaluate
+
+__all__ = [
+    "CONSTANT",
+    "EvalModel",
+    "FeatureFn",
+    "Features",
+    "ModelKind",
+    "ModelRecord",
+    "Results",
+    "TaskKind",
+    "TaskRecord",
+    "TaskScore",
+    "TaskSpec",
+    "evaluate",
+    "extract_all",
+    "extract_features",
+]

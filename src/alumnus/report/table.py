@@ -55,16 +55,23 @@ def markdown(table: Table) -> str:
 
 
 def plain(table: Table) -> str:
-    """The table in aligned columns; bold cells carry a star."""
-    rows = [list(table.header)] + [
+    """The table in aligned columns; bold cells carry a star, headers break at their last word."""
+    split = [_broken(cell, c) for c, cell in enumerate(table.header)]
+    head = [[_room(part, c) for c, part in enumerate(parts)] for parts in zip(*split, strict=True)]
+    body = [
         [f"{cell}*" if (r, c) in table.bold else _room(cell, c) for c, cell in enumerate(row)]
         for r, row in enumerate(table.rows)
     ]
-    rows[0] = [_room(cell, c) for c, cell in enumerate(rows[0])]
-    widths = [max(len(row[c]) for row in rows) for c in range(len(table.header))]
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines) + "\n"
+    widths = [max(len(row[c]) for row in head + body) for c in range(len(table.header))]
+    rule = "  ".join("-" * width for width in widths)
+    above = [_line(row, widths) for row in head if any(cell.strip() for cell in row)]
+    return "\n".join([*above, rule, *(_line(row, widths) for row in body)]) + "\n"
+
+
+def _broken(cell: str, column: int) -> tuple[str, str]:
+    """A header on two lines: long table columns would be wider than a terminal."""
+    first, _, last = cell.rpartition(" ")
+    return ("", cell) if column == 0 else (first, last)
 
 
 def _room(cell: str, column: int) -> str:
@@ -72,11 +79,12 @@ def _room(cell: str, column: int) -> str:
     return cell if column == 0 else f"{cell} "
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
         cell.ljust(width) if column == 0 else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
+    return "  ".join(cells).rstrip()
 
 
 def _escaped(row: Sequence[str]) -> list[str]:
