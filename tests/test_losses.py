@@ -160,7 +160,7 @@ def test_uncertainty_learns_the_inverse_of_each_loss() -> None:
     optimizer = torch.optim.SGD([log_variance_T], lr=0.1)
     for _ in range(400):
         weighted = uncertainty_loss(loss_TB, torch.ones_like(loss_TB), log_variance_T)
-        aggregate(weighted, torch.ones_like(loss_TB)).backward()  # type: ignore[no-untyped-call]
+        aggregate(weighted, torch.ones_like(loss_TB)).backward()
         optimizer.step()
         optimizer.zero_grad()
     # the minimum of exp(-v) L + v is at v = log L

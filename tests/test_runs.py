@@ -25,6 +25,7 @@ from alumnus.runs import (
     save_encoder,
     save_student,
 )
+from alumnus.standardize import Standardizers
 from alumnus.student import StudentSpec, build_student
 from golden_files import golden, golden_json, golden_path
 
@@ -65,10 +66,14 @@ def test_a_saved_student_loads_with_projectors_and_statistics(tmp_path: Path) ->
     student = build_student(STUDENT).eval()
     statistics: Any = {"beta": {"cls": (torch.randn(5), torch.rand(5))}}
     statistics["alpha"] = {"patch": (torch.randn(7), torch.rand(7))}
-    save_student(tmp_path, student, STUDENT, statistics, {"standardize": "batch"})
+    standardizers = Standardizers.with_statistics(
+        "batch", {name: statistics[name] for name in STUDENT.projectors}
+    )
+    save_student(tmp_path, student, STUDENT, standardizers, {"note": "tiny"})
     loaded = load(tmp_path, projectors=True)
     assert loaded.spec == STUDENT
-    assert loaded.info == {"standardize": "batch"}
+    assert loaded.info == {"note": "tiny"}
+    assert loaded.standardizers.kind == "batch"
     images = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
         for (name, ours), (other, theirs) in zip(
@@ -78,10 +83,9 @@ def test_a_saved_student_loads_with_projectors_and_statistics(tmp_path: Path) ->
             assert ours.types == theirs.types
             assert torch.equal(ours.of("patch"), theirs.of("patch"))
     for teacher, types in statistics.items():
-        assert list(loaded.statistics[teacher]) == list(types)
         for token_type, pair in types.items():
-            for ours_, theirs_ in zip(loaded.statistics[teacher][token_type], pair, strict=True):
-                assert torch.equal(ours_, theirs_)
+            held = loaded.standardizers.statistics(teacher, token_type)
+            assert all(torch.equal(a, b) for a, b in zip(held, pair, strict=True))
 
 
 @pytest.mark.golden
@@ -94,7 +98,8 @@ def test_released_checkpoints_load_in_one_line(system: str) -> None:
     with torch.no_grad():
         ours = encoder(image).final.of("patch")
         assert torch.equal(ours, whole.student.encoder(image).final.of("patch"))
-    assert list(whole.statistics) == list(whole.spec.projectors)
+    assert list(whole.standardizers.all_statistics()) == list(whole.spec.projectors)
+    assert list(whole.predict(image)) == list(whole.spec.projectors)
 
 
 def test_projectors_that_were_not_kept_are_asked_for_in_one_sentence(tmp_path: Path) -> None:
@@ -105,7 +110,7 @@ def test_projectors_that_were_not_kept_are_asked_for_in_one_sentence(tmp_path: P
 
 def test_what_can_be_loaded_is_told_without_loading_it(tmp_path: Path) -> None:
     run, bare = tmp_path / "run", tmp_path / "bare"
-    save_student(run, build_student(STUDENT), STUDENT, {})
+    save_student(run, build_student(STUDENT), STUDENT, Standardizers("none", {}))
     save_encoder(run, build_encoder(SPEC), SPEC)
     save_encoder(bare, build_encoder(SPEC), SPEC)
     (tmp_path / "released.pth").touch()
@@ -211,5 +216,5 @@ def test_nothing_is_downloaded_to_load_a_run(tmp_path: Path) -> None:
     save_encoder(tmp_path, encoder, replace(spec, pretrained=True))
     assert load_encoder(tmp_path).dim == 512
     student = StudentSpec(encoder=replace(spec, pretrained=True))
-    save_student(tmp_path, build_student(StudentSpec(encoder=spec)), student, {})
+    save_student(tmp_path, build_student(StudentSpec(encoder=spec)), student, Standardizers("none", {}))
     assert load_student(tmp_path).spec.encoder.pretrained

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +11,17 @@ from typing import Any
 
 import torch
 
-from alumnus import assembly
+from alumnus import assembly, measure
 from alumnus.assembly import Images
 from alumnus.config import RunConfig, load_config, to_yaml
-from alumnus.data import BadImage, Batch, make_loader
+from alumnus.data import BadImage, Batch
 from alumnus.distill import Distillation
+from alumnus.evaluation.results import Results
+from alumnus.evaluation.suite import TaskSpec
+from alumnus.evaluation.suite import evaluate as evaluate_models
+from alumnus.report.table import plain, results_table
 from alumnus.run_folder import RunFolder
-from alumnus.runs import LoadedStudent, load_student, save_encoder, save_student
+from alumnus.runs import load_student, save_encoder, save_student
 from alumnus.student import Student, StudentSpec
 from alumnus.teachers import Teacher
 from alumnus.training.checkpoint import Checkpoints
@@ -25,7 +29,7 @@ from alumnus.training.logs import MetricsLog
 from alumnus.training.loop import Interval, Trainer
 from alumnus.training.schedules import evenly_spaced
 
-__all__ = ["DistillResult", "distill"]
+__all__ = ["DistillResult", "cache", "distill", "evaluate", "show_config"]
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +41,22 @@ class DistillResult:
     folder: Path
     steps: int
     loss: float | None  # of the last report; None where nothing was left to do
+    results: Results | None  # of the recipe's evaluation
+
+    @property
+    def table(self) -> str:
+        """The evaluation as text; empty without one."""
+        return plain(results_table(self.results)) if self.results else ""
 
     @property
     def how_to_load(self) -> str:
         """The two lines that load the encoder."""
         return f'import alumnus\nencoder = alumnus.load("{self.folder}")'
+
+
+def show_config(recipe: str | Path, *overrides: str) -> str:
+    """The whole configuration of a run as YAML, which is a recipe itself."""
+    return to_yaml(load_config(recipe, overrides))
 
 
 def distill(
@@ -63,7 +78,11 @@ def distill(
     for whatever cannot work, before anything is written.
     """
     config = recipe if isinstance(recipe, RunConfig) else load_config(recipe, overrides, settings)
-    folder = RunFolder(Path(config.out) if config.out else _default_out(recipe))
+    if config.out is None:
+        raise ValueError("where should the run be written? give out=FOLDER")
+    folder = RunFolder(Path(config.out).expanduser())
+    text = to_yaml(config)
+    folder.check(text, resume=resume, overwrite=overwrite)
     device = assembly.choose_device(config.train.device)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
@@ -71,60 +90,101 @@ def distill(
     teachers = assembly.load_teachers(config)
     images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
     student, spec = assembly.new_student(config, teachers)
-    assembly.check_fit(config, student, teachers)
+    pool = assembly.build_pool(config, teachers, student)
+    features = assembly.plan_cache(config, pool, images)
+    tasks = _tasks(config)
+    run = assembly.build_distillation(config, student, teachers, images, device=device)
     if config.init is not None:
-        initial = load_student(config.init)
-        assembly.start_from(student, initial)
-    folder.open(to_yaml(config), resume=resume, overwrite=overwrite)
-    with _logged(folder.log):
-        _tell(config, images, teachers, student, folder)
-        targets = assembly.build_targets(config, teachers, images, student, device=device)
-        run = assembly.build_distillation(
-            config, student, teachers, targets, images, device=device
-        )
-        if config.init is not None:
-            assembly.start_statistics(run.standardizers, initial)
-        loss = _train(config, run, images, teachers, folder, resume=resume, also=on_interval)
-        _save(folder, student, spec, run, teachers)
-        if config.evaluate.tasks:
-            from alumnus.evaluate_run import evaluate_run
+        assembly.start_from(config.init, student, run.standardizers)
 
-            evaluate_run(config, folder, student, run, teachers, device)
-    return DistillResult(folder.path, assembly.run_steps(config, images), loss)
+    folder.open(text, overwrite=overwrite)
+    with _log_file(folder.log):
+        _introduce(config, run, images, teachers)
+        run.teachers = assembly.build_targets(config, pool, features, device)
+        loss = _train(config, run, images, folder, resume=resume, also=on_interval)
+        _save(folder, student, spec, run, teachers)
+        results = _evaluate(config, folder, teachers, tasks, device) if tasks else None
+    return DistillResult(folder.path, assembly.run_steps(config, images), loss, results)
+
+
+def evaluate(
+    models: Sequence[str],
+    tasks: Sequence[str],
+    *,
+    size: int = 224,
+    trials: int = 40,
+    batch_size: int = 64,
+    device: str = "auto",
+    seed: int = 0,
+) -> Results:
+    """Measure runs, encoders, released checkpoints and teachers, all in the same way.
+
+    A run brings its bare encoder, its projection into each teacher's space, the same encoder
+    untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`.
+    """
+    opened = measure.parse_tasks(tasks, size_px=size, trials=trials, seed=seed)
+    chosen = assembly.choose_device(device)
+    rows = measure.models_of(models, chosen)
+    return evaluate_models(rows, opened, batch_size=batch_size, device=chosen, on_progress=log.info)
+
+
+def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
+    """Compute the teacher features of a recipe; goes on where it was stopped.
+
+    A run of the same recipe with cache.enabled=true then starts at once.
+    """
+    settings = {**settings, "cache": {**settings.get("cache", {}), "enabled": True}}
+    config = load_config(recipe, overrides, settings)
+    device = assembly.choose_device(config.train.device)
+    teachers = assembly.load_teachers(config)
+    images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
+    student, _ = assembly.new_student(config, teachers)
+    pool = assembly.build_pool(config, teachers, student)
+    features = assembly.plan_cache(config, pool, images)
+    assert features is not None, "the cache was enabled above"
+    assembly.build_targets(config, pool, features, device)
+    return features.folder
 
 
 def _train(
     config: RunConfig,
     run: Distillation,
     images: Images,
-    teachers: Mapping[str, Teacher],
     folder: RunFolder,
     *,
     resume: bool,
     also: Callable[[Interval], None] | None,
 ) -> float | None:
     steps = assembly.run_steps(config, images)
+    batches = partial(
+        assembly.batches,
+        config,
+        images,
+        device=run.device,
+        on_bad_images=partial(_record_bad_images, folder),
+    )
     trainer: Trainer[Batch] = Trainer(
         trainable=run,
-        batches=partial(
-            _batches, config, images, run.device, partial(_record_bad_images, folder)
-        ),
+        batches=batches,
         steps=steps,
         batch_size=config.optim.batch_size,
         accumulate=config.optim.accumulate,
         seed=config.train.seed,
         log_every=config.train.log_every,
-        save_at=frozenset(evenly_spaced(steps, config.train.checkpoints)),
+        save_at=frozenset(evenly_spaced(steps, min(steps, config.train.checkpoints))),
         checkpoints=Checkpoints(folder.checkpoints, keep=config.train.keep),
     )
     first = trainer.resume() if resume else 0
     if first:
         log.info("resumed after step %d of %d", first, steps)
-    elif not bool(run.standardizers.calibrated):
-        assembly.calibrate(config, run, images)
+    if not run.standardizers.get_buffer("calibrated"):
+        assembly.calibrate(run, batches(0), config.standardize.calibration_steps)
     losses: list[float] = []
     metrics = MetricsLog(
-        folder.metrics, folder.tensorboard, names={"loss_T": list(teachers)}, first_step=first
+        folder.metrics,
+        folder.tensorboard,
+        names={"loss_T": list(config.teachers)},
+        first_step=first,
     )
 
     def report(interval: Interval) -> None:
@@ -152,8 +212,90 @@ def _save(
         "teachers": {
             name: {"licence": teacher.licence, "domain": teacher.domain}
             for name, teacher in teachers.items()
-        },
-        "standardize": run.standardizers.kind,
+        }
     }
-    save_student(folder.path, student, spec, run.standardizers.all_statistics(), info)
+    save_student(folder.path, student, spec, run.standardizers, info)
     save_encoder(folder.path, student.encoder, spec.encoder, info)
+
+
+def _tasks(config: RunConfig) -> list[TaskSpec]:
+    section = config.evaluate
+    return measure.parse_tasks(
+        section.tasks,
+        size_px=section.size or config.data.size,
+        trials=section.trials,
+        seed=config.train.seed,
+    )
+
+
+def _evaluate(
+    config: RunConfig,
+    folder: RunFolder,
+    teachers: Mapping[str, Teacher],
+    tasks: Sequence[TaskSpec],
+    device: torch.device,
+) -> Results:
+    rows = [measure.teacher_model(teacher) for teacher in teachers.values()]
+    rows += measure.student_models(load_student(folder.path), "student", device)
+    results = evaluate_models(
+        rows,
+        tasks,
+        batch_size=config.evaluate.batch_size,
+        device=device,
+        on_progress=log.info,
+    )
+    results.save(folder.evaluation / "results.json")
+    return results
+
+
+def _introduce(
+    config: RunConfig, run: Distillation, images: Images, teachers: Mapping[str, Teacher]
+) -> None:
+    steps = assembly.run_steps(config, images)
+    encoder = sum(p.numel() for p in run.student.get_submodule("encoder").parameters())
+    batch = config.optim.batch_size * config.optim.accumulate
+    log.info("student   %s, %.1f M parameters", config.student.model, encoder / 1e6)
+    for name, teacher in teachers.items():
+        log.info(
+            "teacher   %s, %d wide, %s, domain %s, licence %s",
+            name,
+            teacher.dim,
+            "+".join(teacher.token_types),
+            teacher.domain,
+            teacher.licence,
+        )
+    for source in images.train:
+        log.info("images    %s: %d, domain %s", source.name, len(source), source.domain)
+    log.info("held out  %d images", sum(len(source) for source in images.held_out))
+    log.info(
+        "training  %d steps of %d images at %d px, %s on %s",
+        steps,
+        batch,
+        config.data.size,
+        "bf16" if run.bf16 else "fp32",
+        run.device,
+    )
+
+
+def _record_bad_images(folder: RunFolder, bad: Sequence[BadImage]) -> None:
+    with folder.bad_images.open("a") as file:
+        for image in bad:
+            file.write(json.dumps(image._asdict()) + "\n")
+    log.warning("%d broken images replaced, see %s", len(bad), folder.bad_images)
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """What the package says goes to log.txt too."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+    logger = logging.getLogger("alumnus")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

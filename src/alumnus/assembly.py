@@ -2,9 +2,11 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,9 +24,11 @@ from alumnus.data import (
     open_source,
 )
 from alumnus.distill import Balance, Distillation, Targets
-from alumnus.encoders import EncoderSpec
+from alumnus.encoders import EncoderSpec, grid_side, resize_pos_embed
+from alumnus.losses import distill_losses
 from alumnus.projectors import ProjectorSpec
 from alumnus.randomness import derive_seed
+from alumnus.runs import load_student
 from alumnus.standardize import Standardizers
 from alumnus.student import Student, StudentSpec, build_student
 from alumnus.teachers import (
@@ -35,6 +39,7 @@ from alumnus.teachers import (
     UnavailableError,
     load_teacher,
 )
+from alumnus.tokens import Tokens
 from alumnus.training.optimizer import build_adamw, clip_each
 from alumnus.training.schedules import cosine_schedule, peak_rate, total_steps
 
@@ -43,14 +48,18 @@ __all__ = [
     "augmentation",
     "batches",
     "build_distillation",
+    "build_pool",
     "build_targets",
+    "calibrate",
     "choose_bf16",
     "choose_device",
     "choose_workers",
     "load_teachers",
     "new_student",
     "open_images",
+    "plan_cache",
     "run_steps",
+    "start_from",
 ]
 
 log = logging.getLogger(__name__)
@@ -178,15 +187,8 @@ def augmentation(config: RunConfig) -> AugmentConfig:
     return AugmentConfig(kind=config.data.augment.kind, crop_scale=(low, high))
 
 
-def build_targets(
-    config: RunConfig,
-    teachers: dict[str, Teacher],
-    images: Images,
-    *,
-    student_patch_size: int,
-    device: torch.device,
-) -> Targets:
-    """Live teachers on the device, or a feature cache, filled first where it is not full."""
+def build_pool(config: RunConfig, teachers: Mapping[str, Teacher], student: Student) -> TeacherPool:
+    """The teachers together; ValueError where one cannot teach this student at this size."""
     if not config.cache.enabled:
         hosts = [name for name, teacher in teachers.items() if teacher.runs_on == "host"]
         if hosts:
@@ -194,33 +196,63 @@ def build_targets(
                 f"teacher {', '.join(hosts)} runs on the host and is read from a feature cache: "
                 "add cache.enabled=true"
             )
-        return TeacherPool(
-            {name: teacher.to(device) for name, teacher in teachers.items()}, student_patch_size
-        )
-    cache = FeatureCache.build(
+    pool = TeacherPool(teachers, student.encoder.patch_size)
+    side, teacher_side = config.data.size, config.data.teacher_size or config.data.size
+    targets = pool.probe((side, side), (teacher_side, teacher_side))
+    with torch.no_grad():
+        blank = torch.zeros(2, config.student.in_channels, side, side)
+        distill_losses(student.eval()(blank), {n: _twice(t) for n, t in targets.items()})
+    return pool
+
+
+def plan_cache(config: RunConfig, pool: TeacherPool, images: Images) -> FeatureCache | None:
+    """The feature cache of a run, not built yet; None where teachers are live."""
+    if not config.cache.enabled:
+        return None
+    cache = FeatureCache(
         images.train,
-        teachers,
+        pool,
         augment=augmentation(config),
         size=config.data.size,
         teacher_size=config.data.teacher_size,
-        student_patch_size=student_patch_size,
         views=config.cache.views,
-        dtype=config.cache.dtype,
         seed=config.train.seed,
-        num_workers=choose_workers(config.data.workers, device),
-        folder=config.cache.folder,
-        device=device,
+        channels=config.student.in_channels,
+        dtype=config.cache.dtype,
+        folder=Path(config.cache.folder) if config.cache.folder else None,
     )
-    return CachedTeachers(cache, device=device)
+    cache.check_disk()
+    return cache
+
+
+def build_targets(
+    config: RunConfig, pool: TeacherPool, cache: FeatureCache | None, device: torch.device
+) -> Targets:
+    """Live teachers on the device, or the feature cache, filled first where it is not full."""
+    pool.to(device)
+    if cache is None:
+        return pool
+    if not cache.complete:
+        log.info("caching %d rows of teacher features (%s)", cache.rows, _gib(cache.bytes))
+    said = time.monotonic()
+
+    def progress(done: int, rows: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > 20:
+            log.info("cached %d of %d rows", done, rows)
+            said = time.monotonic()
+
+    cache.build(num_workers=choose_workers(config.data.workers, device), progress=progress)
+    return CachedTeachers(cache)
 
 
 def batches(
     config: RunConfig,
     images: Images,
+    position: int,
     *,
     device: torch.device,
     on_bad_images: Callable[[list[BadImage]], None],
-    position: int,
 ) -> Iterator[Batch]:
     """Endless batches on the device, from a position on."""
     loader = make_loader(
@@ -259,12 +291,11 @@ def build_distillation(
     config: RunConfig,
     student: Student,
     teachers: Mapping[str, Teacher],
-    targets: Targets,
     images: Images,
     *,
     device: torch.device,
 ) -> Distillation:
-    """Everything a step needs, on the device."""
+    """Everything a step needs, on the device, but for the targets."""
     eligible_TS = eligible_table(
         config.balance.sharing,
         teacher_domains=[teacher.domain for teacher in teachers.values()],
@@ -301,7 +332,6 @@ def build_distillation(
     )
     return Distillation(
         student=student,
-        teachers=targets,
         standardizers=Standardizers(
             config.standardize.kind,
             {name: dict.fromkeys(t.token_types, t.dim) for name, t in teachers.items()},
@@ -317,6 +347,53 @@ def build_distillation(
         cosine_weight=config.loss.cosine_weight,
         smooth_l1_weight=config.loss.smooth_l1_weight,
     )
+
+
+def calibrate(run: Distillation, batches: Iterator[Batch], steps: int) -> None:
+    """Take the statistics of `frozen` and `phi-s` from the first batches, teachers only."""
+    log.info("standardisation: statistics of %d batches", steps)
+    for _ in range(steps):
+        run.standardizers.calibrate(run.teachers.targets(next(batches)))
+    run.standardizers.end_calibration()
+
+
+def start_from(path: str, student: Student, standardizers: Standardizers) -> None:
+    """Begin with another run's encoder, projectors and statistics; strict.
+
+    Positions are resized to the student's image size (explicit size, no offset), as DUNE's
+    second stage does. ValueError names what does not fit.
+    """
+    initial = load_student(path)
+    state = initial.student.state_dict()
+    ours = student.state_dict()
+    key = "encoder.pos_embed"
+    if key in state and key in ours and state[key].shape != ours[key].shape:
+        state[key] = resize_pos_embed(state[key], grid_side(ours[key]))
+    wrong = sorted(
+        name
+        for name in ours.keys() | state.keys()
+        if name not in ours or name not in state or ours[name].shape != state[name].shape
+    )
+    if wrong:
+        raise ValueError(
+            f"init={path} is a student of another shape: {len(wrong)} tensors differ, "
+            f"{wrong[0]!r} first; its encoder, projectors and teachers must be this run's"
+        )
+    student.load_state_dict(state)
+    standardizers.load_state_dict(initial.standardizers.state_dict())
+
+
+def _twice(tokens: Tokens) -> Tokens:
+    """A batch of two from a batch of one: BatchNorm and statistics need two."""
+    return Tokens(
+        patches=None if tokens.patches is None else tokens.patches.repeat(2, 1, 1),
+        grid=tokens.grid,
+        cls=None if tokens.cls is None else tokens.cls.repeat(2, 1),
+    )
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"
 
 
 def _open(section: SourceSection, default_domain: str) -> Source:

@@ -212,22 +212,18 @@ class TrainSection(Section):
     keep: PositiveInt = Field(2, description="newest checkpoints that stay")
 
 
-class EvaluateTask(Section):
-    """One evaluation task."""
-
-    kind: Literal["knn", "logistic", "joints"] = Field(description="protocol")
-    train: str = Field(description="labelled source to fit on")
-    test: str = Field(description="labelled source to score on")
-    name: str | None = Field(None, description="null: kind and folder")
-
-
 class EvaluateSection(Section):
     """What is measured after training, for the student and for every teacher."""
 
-    tasks: list[EvaluateTask] = Field([], description="empty: no evaluation")
+    tasks: list[str] = Field([], description="e.g. knn=PATH, logistic=TRAIN,TEST, joints=PATH")
     size: PositiveInt | None = Field(None, description="px; null: data.size")
     batch_size: PositiveInt = Field(64, description="images a forward pass")
     trials: PositiveInt = Field(40, description="values of C tried by logistic regression")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _one(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
 
 
 class RunConfig(Section):

@@ -4,7 +4,7 @@ Axes: T teachers, B images of a micro-batch. One direction, no way back; each ar
 picture in the documentation is one call of `Distillation.step`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -72,7 +72,6 @@ class Distillation:
     """Everything one training step needs; a `Trainable` of the training engine."""
 
     student: nn.Module  # images -> {teacher: Tokens}
-    teachers: Targets
     standardizers: Standardizers
     balance: Balance
     optimizer: torch.optim.Optimizer  # over the parameters of student and balance
@@ -84,6 +83,7 @@ class Distillation:
     bf16: bool = False
     cosine_weight: float = 0.5
     smooth_l1_weight: float = 0.5
+    teachers: Targets | None = None  # live or cached; set before the first step
     module: nn.Module = field(init=False)  # all that a checkpoint holds besides the optimiser
     first_bad: Tensor = field(init=False)  # [], int64; -1 while every step was finite
 
@@ -99,7 +99,7 @@ class Distillation:
         self.device = self.parameters[0].device
         self.first_bad = torch.tensor(-1, device=self.device)
 
-    def step(self, micro_batches: list[DistillBatch], step: int) -> dict[str, Tensor]:
+    def step(self, micro_batches: Sequence[DistillBatch], step: int) -> dict[str, Tensor]:
         """One optimiser step over the micro-batches; returns device tensors, read when logged.
 
         A step whose loss or gradient is not finite changes nothing, and neither does any
@@ -139,6 +139,7 @@ class Distillation:
         self, batch: DistillBatch, step: int, momentum: float
     ) -> tuple[Tensor, Tensor, dict[tuple[str, TokenType], Moments]]:
         """Loss [], losses [T, B] and the moments of the targets of one micro-batch."""
+        assert self.teachers is not None, "targets are set before the first step"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             raw = self.teachers.targets(batch)
             predictions = self.student(batch.images)

@@ -52,40 +52,45 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / "log.txt"
 
-    def open(self, config_yaml: str, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder, or take it up; ValueError, before anything is written, if it may not.
+    def check(self, config_yaml: str, *, resume: bool, overwrite: bool) -> None:
+        """ValueError, with nothing written, where a run may not use this folder.
 
         A resumed run has the configuration that it was started with.
         """
-        there = self.path.is_dir() and any(self.path.iterdir())
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"out={self.path} is a file, but a folder for the run was expected")
         if resume and overwrite:
             raise ValueError("--resume goes on with a run, --overwrite removes it: choose one")
-        if resume and there:
-            if not self.config.is_file():
-                raise ValueError(f"{self.path} holds no run that could be resumed: no config.yaml")
-            if _without_out(self.config.read_text()) != _without_out(config_yaml):
-                raise ValueError(
-                    f"the run in {self.path} has another configuration than this command: see its "
-                    "config.yaml; resume it with the same settings, or choose another out="
-                )
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out={self.path} is a file, but a folder for the run was expected")
+        if not self.path.is_dir() or not any(self.path.iterdir()):
             return
-        if there and not overwrite:
+        is_run = self.config.is_file()
+        if resume and not is_run:
+            raise ValueError(f"{self.path} holds no run that could be resumed: no config.yaml")
+        if resume and _without_out(self.config.read_text()) != _without_out(config_yaml):
+            raise ValueError(
+                f"the run in {self.path} has another configuration than this command: see its "
+                "config.yaml; resume it with the same settings, or choose another out="
+            )
+        if not resume and not overwrite:
             raise ValueError(
                 f"{self.path} is not empty: add --resume to go on, --overwrite to start again, "
                 "or choose another out="
             )
-        if there:
-            if not self.config.is_file():
-                raise ValueError(
-                    f"{self.path} is not a run of alumnus (no config.yaml), so --overwrite does "
-                    "not remove it: choose another out="
-                )
+        if overwrite and not is_run:
+            raise ValueError(
+                f"{self.path} is not a run of alumnus (no config.yaml), so --overwrite does "
+                "not remove it: choose another out="
+            )
+
+    def open(self, config_yaml: str, *, overwrite: bool) -> None:
+        """Make the folder, or take it up; `check` comes first."""
+        if overwrite and self.path.is_dir():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.config, config_yaml)
-        write_atomically(self.path / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        if not self.config.is_file():
+            write_atomically(self.config, config_yaml)
+            record = json.dumps(environment(), indent=1)
+            write_atomically(self.path / "environment.json", record + "\n")
 
 
 def environment() -> dict[str, Any]:
@@ -96,9 +101,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "accelerators": [
-            torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
-        ],
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "command": sys.argv,
     }
 

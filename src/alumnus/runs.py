@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
-from alumnus.released import Statistics, load_released
+from alumnus.released import load_released
+from alumnus.standardize import Kind, Standardizers
 from alumnus.student import Student, StudentSpec, build_student
-from alumnus.tokens import TOKEN_TYPES
+from alumnus.tokens import Tokens
 
 __all__ = [
     "LoadedStudent",
@@ -48,8 +49,12 @@ class LoadedStudent:
 
     student: Student
     spec: StudentSpec
-    statistics: Statistics  # teacher, token type: mean and std [D] of its standardisation
+    standardizers: Standardizers
     info: dict[str, Any]  # whatever was saved besides, such as "system" of released files
+
+    def predict(self, images: Tensor) -> dict[str, Tokens]:  # [B, C, H, W]
+        """What each teacher would say: projections, de-standardised into its own space."""
+        return self.standardizers.inverse(self.student(images))
 
 
 @overload
@@ -118,21 +123,21 @@ def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStu
     if _is_released(path):
         released = load_released(path, num_heads=num_heads)
         student = _filled(build_student(released.student_spec), released.state_dict, path)
-        return LoadedStudent(student, released.student_spec, released.statistics, released.info)
+        kind: Kind = "running" if released.info["system"] == "unic" else "batch"
+        standardizers = Standardizers.with_statistics(kind, released.statistics)
+        return LoadedStudent(student, released.student_spec, standardizers, released.info)
     weights = _weights(path, "student")
     description = _describe(weights, "student")
     tensors = _tensors(weights, description)
     spec = StudentSpec.from_dict(description["student"])
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     fresh = build_student(replace(spec, encoder=_built_fresh(spec.encoder)))
-    statistics: Statistics = {}
-    for name in tensors:
-        for t in TOKEN_TYPES:
-            if name.startswith("statistics.") and name.endswith(f".{t}.mean"):
-                stem = name.removesuffix(".mean")
-                pair = (tensors[name], tensors[f"{stem}.std"])
-                statistics.setdefault(name.split(".")[1], {})[t] = pair
-    return LoadedStudent(_filled(fresh, state, weights), spec, statistics, description["info"])
+    buffers = {
+        k.removeprefix("statistics."): v for k, v in tensors.items() if k.startswith("statistics.")
+    }
+    empty = Standardizers(description["standardize"], Standardizers.shapes_of(buffers))
+    standardizers = _filled(empty, buffers, weights)
+    return LoadedStudent(_filled(fresh, state, weights), spec, standardizers, description["info"])
 
 
 def save_encoder(
@@ -154,16 +159,17 @@ def save_student(
     folder: str | Path,
     student: Student,
     spec: StudentSpec,
-    statistics: Statistics,
+    standardizers: Standardizers,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write student.safetensors (weights and statistics) and student.json."""
     tensors = {f"model.{name}": tensor for name, tensor in student.state_dict().items()}
-    for teacher, types in statistics.items():
-        for token_type, (mean, std) in types.items():
-            tensors[f"statistics.{teacher}.{token_type}.mean"] = mean
-            tensors[f"statistics.{teacher}.{token_type}.std"] = std
-    description = {"student": spec.to_dict(), "info": dict(extra or {})}
+    tensors |= {f"statistics.{k}": v for k, v in standardizers.state_dict().items()}
+    description = {
+        "student": spec.to_dict(),
+        "standardize": standardizers.kind,
+        "info": dict(extra or {}),
+    }
     _write(Path(folder), "student", tensors, description)
 
 

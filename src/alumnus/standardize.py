@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from alumnus.tokens import Tokens, TokenType
+from alumnus.tokens import TOKEN_TYPES, Tokens, TokenType
 
 __all__ = ["Kind", "Moments", "Standardizers", "batch_moments", "even_rotation", "merge_moments"]
 
@@ -97,6 +97,43 @@ class Standardizers(nn.Module):
                 self.register_buffer(f"{name}/rotation", torch.eye(dim))
         self.register_buffer("calibrated", torch.tensor(kind not in CALIBRATED))
         self._calibration: dict[tuple[str, TokenType], Moments] = {}
+
+    @staticmethod
+    def shapes_of(buffers: Mapping[str, Tensor]) -> dict[str, dict[TokenType, int]]:
+        """The shapes that a state dict was saved with."""
+        shapes: dict[str, dict[TokenType, int]] = {}
+        for token_type in TOKEN_TYPES:
+            for name, buffer in buffers.items():
+                teacher = name.removesuffix(f"/{token_type}/mean")
+                if teacher != name:
+                    shapes.setdefault(teacher, {})[token_type] = len(buffer)
+        return shapes
+
+    @classmethod
+    def with_statistics(
+        cls, kind: Kind, statistics: Mapping[str, Mapping[TokenType, tuple[Tensor, Tensor]]]
+    ) -> "Standardizers":
+        """With these means and deviations [D], by teacher and token type."""
+        shapes = {
+            teacher: {t: mean.shape[-1] for t, (mean, _) in types.items()}
+            for teacher, types in statistics.items()
+        }
+        standardizers = cls(kind, shapes)
+        for teacher, token_type in standardizers.keys:
+            for ours, given in zip(
+                standardizers.statistics(teacher, token_type),
+                statistics[teacher][token_type],
+                strict=True,
+            ):
+                ours.copy_(given)
+        return standardizers
+
+    def all_statistics(self) -> dict[str, dict[TokenType, tuple[Tensor, Tensor]]]:
+        """The inverse of `with_statistics`."""
+        found: dict[str, dict[TokenType, tuple[Tensor, Tensor]]] = {}
+        for teacher, token_type in self.keys:
+            found.setdefault(teacher, {})[token_type] = self.statistics(teacher, token_type)
+        return found
 
     def statistics(self, teacher: str, token_type: TokenType) -> tuple[Tensor, Tensor]:
         """Mean and deviation, each [D]: the buffers themselves."""

@@ -1,6 +1,7 @@
 """From a name or a path to a source."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,10 +32,16 @@ def open_source(
     - a folder with index.json: tar shards (`PackSource`); its only split, or "train", by default
     - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
 
-    A split may end the spec: `packs/caltech50:test`. `where` selects samples of a pack by values
+    A split may end the spec: `packs/caltech50:test`; a last `[:N]` keeps the first N images:
+    `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
     of their json fields: `{"domain": "people"}`. The default name is that of the folder, followed
     by the values of `where`. Raises ValueError, in one sentence, for whatever cannot be opened.
     """
+    if first := re.fullmatch(r"(.+)\[:(\d+)\]", str(spec)):
+        whole = open_source(
+            first[1], split=split, name=name, domain=domain, generic=generic, where=where
+        )
+        return Subset(whole, range(min(int(first[2]), len(whole))))
     if str(spec).startswith("miniworld:"):
         return _open_miniworld(str(spec), split=split, name=name, domain=domain, generic=generic)
     folder, split = _folder_and_split(str(spec), split)

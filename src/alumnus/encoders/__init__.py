@@ -2,7 +2,12 @@
 
 from alumnus.encoders.base import Encoder
 from alumnus.encoders.build import build_encoder
-from alumnus.encoders.positions import PosInterp, interpolate_positions, resize_pos_embed
+from alumnus.encoders.positions import (
+    PosInterp,
+    grid_side,
+    interpolate_positions,
+    resize_pos_embed,
+)
 from alumnus.encoders.spec import VIT_SIZES, EncoderSpec
 from alumnus.encoders.timm_models import TimmEncoder
 from alumnus.encoders.vit import ViT
@@ -15,6 +20,7 @@ __all__ = [
     "TimmEncoder",
     "ViT",
     "build_encoder",
+    "grid_side",
     "interpolate_positions",
     "resize_pos_embed",
 ]

@@ -1,7 +1,7 @@
 """The loop: one `Trainer` that distillation, head training and fine-tuning share."""
 
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,9 +15,10 @@ from alumnus.training.optimizer import load_optimizer, optimizer_tensors
 __all__ = ["Interval", "NonFiniteError", "Trainable", "Trainer"]
 
 B = TypeVar("B")
+B_contra = TypeVar("B_contra", contravariant=True)
 
 
-class Trainable(Protocol[B]):
+class Trainable(Protocol[B_contra]):
     """What a Trainer drives: a step, and what a resumed run needs."""
 
     @property
@@ -27,7 +28,7 @@ class Trainable(Protocol[B]):
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
 
-    def step(self, micro_batches: list[B], step: int) -> Mapping[str, Tensor]:
+    def step(self, micro_batches: Sequence[B_contra], step: int) -> Mapping[str, Tensor]:
         """One optimiser step; metrics stay on the device. "first_bad" is -1 while all is well."""
 
 
