@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from alumnus.data import open_source
-from alumnus.encoders import Encoder, build_encoder
-from alumnus.evaluation.knn import knn_classify
+from alumnus.encoders import build_encoder
 from alumnus.miniworld import (
     CLASSES,
     ObjectsSource,
@@ -26,6 +25,7 @@ from alumnus.miniworld.augment import augment
 from alumnus.miniworld.chunks import CHUNK, chunk_path
 from alumnus.miniworld.materials import MATERIALS
 from alumnus.miniworld.objects import class_of
+from alumnus.miniworld.score_objects import knn_scores
 from alumnus.miniworld.shapes import SHAPES, Shape, normal_at, trace
 from alumnus.miniworld.train_objects import (
     SPEC,
@@ -33,12 +33,10 @@ from alumnus.miniworld.train_objects import (
     Settings,
     draw_batch,
     load_scenes,
-    normalised,
     train,
 )
 from alumnus.miniworld.vectors import Vec, look_at
 from alumnus.runs import load_encoder
-from alumnus.tokens import EncoderOutput
 
 # scene (seed 1, index): class, and the mean grey of a 4 x 4 grid, as rendered by generator 1
 PINNED = {
@@ -313,25 +311,11 @@ def test_shipped_teacher_separates_the_classes_and_fresh_weights_do_not() -> Non
     train_scenes = load_scenes(ObjectsSource("train", length=3 * CHUNK))
     test_scenes = load_scenes(ObjectsSource("test", length=CHUNK))
 
-    @torch.no_grad()
-    def features(encoder: Encoder, images: Tensor) -> Tensor:
-        output: EncoderOutput = encoder(normalised(images.float() / 255))
-        return output.final.of("cls")
-
-    def score(encoder: Encoder) -> float:
-        scores = knn_classify(
-            features(encoder, train_scenes.images),
-            train_scenes.cls,
-            features(encoder, test_scenes.images),
-            test_scenes.cls,
-            num_classes=len(CLASSES),
-            ks=[5],
-        )
-        return scores[5].top1
-
     torch.manual_seed(0)
-    assert score(load_encoder(objects_teacher_folder())) > 75
-    assert score(build_encoder(SPEC).eval()) < 30
+    fresh = knn_scores(build_encoder(SPEC).eval(), train_scenes, test_scenes)
+    shipped = knn_scores(load_encoder(objects_teacher_folder()), train_scenes, test_scenes)
+    assert shipped["cls"] > 75
+    assert fresh["cls"] < 30
 
 
 def test_shipped_teacher_is_small() -> None:
