@@ -104,7 +104,9 @@ class FeatureStore:
         _write(self.folder / "layout.json", asdict(self.layout))
         for name, dtype, shape in self.layout.files():
             size = dtype.itemsize * int(np.prod(shape))
-            with (self.folder / f"{name}.bin").open("ab") as file:
+            path = self.folder / f"{name}.bin"
+            path.touch()
+            with path.open("r+b") as file:
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
