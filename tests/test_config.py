@@ -83,5 +83,5 @@ def test_all_problems_are_reported_at_once(recipe: Path) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match="unknown recipe 'foldr'.*did you mean 'folder'"):
+    with pytest.raises(ConfigError, match=r"unknown recipe 'foldr'.*did you mean 'folder'"):
         load_config("foldr")

@@ -216,5 +216,7 @@ def test_nothing_is_downloaded_to_load_a_run(tmp_path: Path) -> None:
     save_encoder(tmp_path, encoder, replace(spec, pretrained=True))
     assert load_encoder(tmp_path).dim == 512
     student = StudentSpec(encoder=replace(spec, pretrained=True))
-    save_student(tmp_path, build_student(StudentSpec(encoder=spec)), student, Standardizers("none", {}))
+    save_student(
+        tmp_path, build_student(StudentSpec(encoder=spec)), student, Standardizers("none", {})
+    )
     assert load_student(tmp_path).spec.encoder.pretrained

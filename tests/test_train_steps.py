@@ -1,7 +1,9 @@
 """Eight training steps of UNIC and of DUNE, equal to the published systems."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -21,10 +23,14 @@ from golden_files import golden, golden_json, sub
 pytestmark = pytest.mark.golden
 
 
-class ScriptedBatch(NamedTuple):
+@dataclass
+class ScriptedBatch:
     images: Tensor
+    teacher_images: Tensor
     position: Tensor
     source: Tensor
+    index: Tensor
+    view: Tensor
     features: dict[str, Tokens]
 
 
@@ -52,7 +58,8 @@ def batch_of(tensors: dict[str, Tensor], step: int) -> ScriptedBatch:
             else held._replace(patches=x, grid=(int(x.shape[1] ** 0.5),) * 2)
         )
     index = torch.arange(len(images))
-    return ScriptedBatch(images, index, torch.zeros_like(index), features)
+    zeros = torch.zeros_like(index)
+    return ScriptedBatch(images, images, index, zeros, index, zeros, features)
 
 
 def distillation(
@@ -90,7 +97,7 @@ def distillation(
         optimizer=optimizer,
         rate=lambda step: float(rate[step]),
         momentum=lambda step: float(momentum[step]),
-        clip=lambda parameters: clip_each(parameters, clip_norm),
+        clip=partial(clip_each, max_norm=clip_norm),
         global_batch=settings["batch"],
         cosine_weight=settings["lam_lcos"],
         smooth_l1_weight=settings["lam_lsl1"],

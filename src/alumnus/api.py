@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 
-from alumnus import assembly, measure
+from alumnus import assembly, hub, measure
 from alumnus.assembly import Images
 from alumnus.config import RunConfig, load_config, to_yaml
-from alumnus.data import BadImage, Batch
+from alumnus.data import BadImage, Batch, eval_transform, open_source
 from alumnus.distill import Distillation
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.suite import TaskSpec
 from alumnus.evaluation.suite import evaluate as evaluate_models
+from alumnus.extraction import extract_to_file
+from alumnus.report.pca import pca_picture
 from alumnus.report.table import plain, results_table
 from alumnus.run_folder import RunFolder
 from alumnus.runs import load_student, save_encoder, save_student
@@ -29,9 +31,21 @@ from alumnus.training.logs import MetricsLog
 from alumnus.training.loop import Interval, Trainer
 from alumnus.training.schedules import evenly_spaced
 
-__all__ = ["DistillResult", "cache", "distill", "evaluate", "show_config"]
+__all__ = [
+    "DemoResult",
+    "DistillResult",
+    "cache",
+    "demo",
+    "distill",
+    "evaluate",
+    "extract",
+    "get",
+    "show_config",
+]
 
 log = logging.getLogger(__name__)
+
+DEMO_IMAGES = 6  # rows of the demo's picture
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,58 @@ def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
     assert features is not None, "the cache was enabled above"
     assembly.build_targets(config, pool, features, device)
     return features.folder
+
+
+def extract(
+    model: str,
+    images: str,
+    out: str | Path,
+    *,
+    size: int = 224,
+    patches: bool = False,
+    batch_size: int = 64,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> dict[str, tuple[int, ...]]:
+    """Write the features of images to a safetensors file; the shapes that were written.
+
+    `model` is a run (its bare encoder), an encoder, a released checkpoint or a teacher.
+    """
+    path = Path(out).expanduser()
+    if path.suffix != ".safetensors":
+        raise ValueError(f"features are written as .safetensors, so {path} needs that ending")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already: add --overwrite, or choose another file")
+    chosen = assembly.choose_device(device)
+    source = open_source(images)
+    row = measure.bare_model(model, chosen)
+    return extract_to_file(
+        row, source, path, size_px=size, patches=patches, batch_size=batch_size, device=chosen
+    )
+
+
+def get(name: str) -> Path:
+    """Fetch the weights of a teacher into the cache, so that it works offline from then on."""
+    return hub.get(name)
+
+
+@dataclass(frozen=True)
+class DemoResult(DistillResult):
+    """The demo's run and its picture."""
+
+    picture: Path
+
+
+def demo(out: str | Path = "runs/demo", *, steps: int | None = None) -> DemoResult:
+    """Two teachers into one small ViT on rendered pictures, evaluated and drawn."""
+    words = [f"out={out}", *([f"optim.steps={steps}"] if steps else [])]
+    result = distill("demo", *words, overwrite=RunFolder(Path(out)).config.is_file())
+    rows = measure.models_of([str(result.folder)], torch.device("cpu"))
+    source = open_source("miniworld:objects:test")
+    images = torch.stack([eval_transform(source.read(i).image, 64) for i in range(DEMO_IMAGES)])
+    shown = {row.name: row.fn for row in rows if row.kind in ("student", "teacher")}
+    picture = pca_picture(shown, images, result.folder / "pca.png")
+    return DemoResult(result.folder, result.steps, result.loss, result.results, picture)
 
 
 def _train(

@@ -100,7 +100,7 @@ def choose_bf16(wanted: str, device: torch.device) -> bool:
     if wanted != "auto":
         return wanted == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, p, lambda: False)() for p in probes)
 
@@ -242,7 +242,9 @@ def build_targets(
             log.info("cached %d of %d rows", done, rows)
             said = time.monotonic()
 
-    cache.build(num_workers=choose_workers(config.data.workers, device), progress=progress)
+    bf16 = choose_bf16(config.train.precision, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        cache.build(num_workers=choose_workers(config.data.workers, device), progress=progress)
     return CachedTeachers(cache)
 
 
@@ -351,6 +353,7 @@ def build_distillation(
 
 def calibrate(run: Distillation, batches: Iterator[Batch], steps: int) -> None:
     """Take the statistics of `frozen` and `phi-s` from the first batches, teachers only."""
+    assert run.teachers is not None, "targets are set before"
     log.info("standardisation: statistics of %d batches", steps)
     for _ in range(steps):
         run.standardizers.calibrate(run.teachers.targets(next(batches)))

@@ -59,16 +59,24 @@ def evaluate(
     ],
     task: Annotated[
         list[str],
-        typer.Option(help="KIND:TRAIN:TEST, KIND one of knn, logistic, joints; PATH@SPLIT works"),
+        typer.Option(help="knn=PATH, logistic=TRAIN,TEST or joints=PATH; may be repeated"),
     ],
-    size: Annotated[int, typer.Option(help="Side of the images, px")] = 224,
+    size: Annotated[int, typer.Option(help="Side of the images, px, where a model has none")] = 224,
     trials: Annotated[int, typer.Option(help="Values of C tried by logistic")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Images a forward pass")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the validation splits")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table")] = False,
 ) -> None:
     """Measure encoders and teachers on labelled images, all in the same way."""
     from alumnus import api
+    from alumnus.report import table
 
-    print(api.evaluate(models, task, size=size, trials=trials, out=out))
+    results = api.evaluate(models, task, size=size, trials=trials, batch_size=batch_size, seed=seed)
+    if out is not None:
+        results.save(out)
+    cells = table.results_table(results)
+    print(table.markdown(cells) if markdown else table.plain(cells))
 
 
 @app.command()
@@ -84,17 +92,17 @@ def extract(
     """Write the features of images to a safetensors file, with their names beside it."""
     from alumnus import api
 
-    print(
-        api.extract(
-            model,
-            images,
-            out,
-            size=size,
-            patches=patches,
-            batch_size=batch_size,
-            overwrite=overwrite,
-        )
+    shapes = api.extract(
+        model,
+        images,
+        out,
+        size=size,
+        patches=patches,
+        batch_size=batch_size,
+        overwrite=overwrite,
     )
+    for name, shape in shapes.items():
+        print(f"{name}  {list(shape)}")
 
 
 @app.command()
@@ -124,17 +132,17 @@ def list_(
     what: Annotated[str, typer.Argument(help="teachers, models, recipes or datasets")],
 ) -> None:
     """Show what there is to choose from."""
-    from alumnus import api
+    from alumnus.describe import describe
 
-    print(api.list_text(what))
+    print(describe(what))
 
 
 @app.command()
 def doctor() -> None:
     """Check this machine: versions, hardware, optional parts, cache, teachers at hand."""
-    from alumnus import api
+    from alumnus import describe
 
-    print(api.doctor())
+    print(describe.doctor())
 
 
 @app.command()

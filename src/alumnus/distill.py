@@ -24,11 +24,17 @@ class DistillBatch(Protocol):
     """What a step needs of a batch."""
 
     @property
-    def images(self) -> Tensor: ...  # [B, C, H, W]
+    def images(self) -> Tensor: ...  # [B, C, H, W], for the student
     @property
-    def position(self) -> Tensor: ...  # [B], int64
+    def teacher_images(self) -> Tensor: ...  # [B, 3, Ht, Wt]
+    @property
+    def position(self) -> Tensor: ...  # [B], int64, in the run
     @property
     def source(self) -> Tensor: ...  # [B], int64
+    @property
+    def index(self) -> Tensor: ...  # [B], int64, within the source
+    @property
+    def view(self) -> Tensor: ...  # [B], int64, pass over the source
 
 
 class Targets(Protocol):

@@ -16,7 +16,7 @@ from alumnus.runs import LoadedStudent, is_encoder, keeps_projectors, load_encod
 from alumnus.teachers import Teacher, load_teacher
 from alumnus.tokens import Tokens
 
-__all__ = ["models_of", "parse_tasks", "student_models", "teacher_model"]
+__all__ = ["bare_model", "models_of", "parse_tasks", "student_models", "teacher_model"]
 
 TASK_KINDS: dict[str, TaskKind] = {"knn": "knn", "logistic": "logistic", "joints": "joints"}
 
@@ -86,6 +86,14 @@ def models_of(names: Sequence[str], device: torch.device) -> list[EvalModel]:
             rows.setdefault(teacher.name, teacher_model(teacher.to(device)))
     order = ["teacher", "student", "projected", "baseline"]
     return sorted(rows.values(), key=lambda row: order.index(row.kind))
+
+
+def bare_model(name: str, device: torch.device) -> EvalModel:
+    """One row: the bare encoder of a run, an encoder, a released checkpoint, or a teacher."""
+    path = Path(name).expanduser()
+    if is_encoder(path):
+        return _encoder_model(path.resolve().name, load_encoder(path), device)
+    return teacher_model(load_teacher(name).to(device))
 
 
 def teacher_model(teacher: Teacher) -> EvalModel:

@@ -42,7 +42,8 @@ class Tokens(NamedTuple):
         """The patch tokens as a feature map."""
         patches = self.of("patch")
         assert self.grid is not None, "patch tokens always carry their grid"
-        return patches.transpose(1, 2).unflatten(2, self.grid)
+        features: Tensor = patches.transpose(1, 2).unflatten(2, self.grid)
+        return features
 
     def pooled(self) -> Tensor:  # [B, D]
         """One vector per image: [CLS] where there is one, else the mean over patches."""

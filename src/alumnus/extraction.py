@@ -1,0 +1,64 @@
+"""Features of images in a file: `alumnus extract`."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alumnus.data import Source
+from alumnus.evaluation.features import FeatureKind, extract_features
+from alumnus.evaluation.suite import EvalModel
+
+__all__ = ["extract_to_file"]
+
+
+def extract_to_file(
+    model: EvalModel,
+    source: Source,
+    path: Path,
+    *,
+    size_px: int,
+    patches: bool = False,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> dict[str, tuple[int, ...]]:
+    """Write `cls` [n, D], `patch_mean` [n, D], `patches` [n, N, D] (each where there is such).
+
+    Float32, in the order of the source; `labels` [n] where it has classes. The names of the
+    images and the patch grid are in the file's metadata ("names", a JSON list; "grid").
+    Returns the shapes.
+    """
+    want: list[FeatureKind] = ["cls", "patch-mean"]
+    found = extract_features(
+        model.fn,
+        source,
+        size_px=model.size_px or size_px,
+        batch_size=batch_size,
+        want=[*want, "patches"] if patches else want,
+        device=device,
+    )
+    held: dict[str, Tensor | None] = {
+        "cls": found.cls,
+        "patch_mean": found.patch_mean,
+        "patches": found.patches,
+        "labels": found.labels,
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in held.items() if tensor is not None}
+    metadata = {
+        "model": model.name,
+        "size_px": str(model.size_px or size_px),
+        "names": json.dumps([source.identity(i) for i in range(len(source))]),
+        "grid": json.dumps(found.grid),
+        "classes": json.dumps(source.classes),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
