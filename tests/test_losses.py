@@ -94,7 +94,8 @@ def test_dropping_and_sharing_equal_the_published(system: str) -> None:
             coeff_TB = drop_teachers(loss_TB, eligible_TB, draw_TB, p=case["p"])
         else:
             teachers, families = case["teachers_sorted"], case["dataset_to_teacher"]
-            domains = [next(f for f in set(families) if t.startswith(f)) for t in teachers]
+            known = set(settings["dataset_to_teacher"].values())
+            domains = [next(f for f in known if t.startswith(f)) for t in teachers]
             generic = [f == "dino2" for f in families]  # the published generic family
             sharing = {"none": "full", "own_data": "own", "own+generic_data": "own+generic"}
             coeff_TB = eligible_table(

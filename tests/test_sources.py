@@ -326,3 +326,11 @@ def test_copies_of_an_image_fall_on_the_same_side() -> None:
     assert not trained & kept_away
     assert [s.name for s in training] == ["s", "copy", "tiny"]
     assert 250 <= sum(map(len, held)) <= 256
+
+
+def test_a_source_may_be_cut_to_its_first_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", [f"{i}.jpg" for i in range(5)])
+    whole, cut = (open_source(f"{tmp_path / 'photos'}{end}") for end in ("", "[:3]"))
+    assert [cut.identity(i) for i in range(len(cut))] == [whole.identity(i) for i in range(3)]
+    assert cut.name == whole.name
+    assert len(open_source(f"{tmp_path / 'photos'}[:99]")) == 5
