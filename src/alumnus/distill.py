@@ -92,6 +92,7 @@ class Distillation:
     teachers: Targets | None = None  # live or cached; set before the first step
     module: nn.Module = field(init=False)  # all that a checkpoint holds besides the optimiser
     first_bad: Tensor = field(init=False)  # [], int64; -1 while every step was finite
+    bad_T: Tensor = field(init=False)  # bool; teachers whose loss was not finite in that step
 
     def __post_init__(self) -> None:
         self.module = nn.ModuleDict(
@@ -104,6 +105,13 @@ class Distillation:
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.first_bad = torch.tensor(-1, device=self.device)
+        self.bad_T = torch.zeros(len(self.teacher_names), dtype=torch.bool, device=self.device)
+        self.buffers = list(self.student.buffers())  # such as BatchNorm's
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """The teachers, in the order of T."""
+        return list(dict.fromkeys(teacher for teacher, _ in self.standardizers.keys))
 
     def step(self, micro_batches: Sequence[DistillBatch], step: int) -> dict[str, Tensor]:
         """One optimiser step over the micro-batches; returns device tensors, read when logged.
@@ -115,6 +123,7 @@ class Distillation:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.student.train()
+        before = [buffer.clone() for buffer in self.buffers]
         seen: list[dict[tuple[str, TokenType], Moments]] = []
         losses, tables = [], []
         for batch in micro_batches:
@@ -126,20 +135,31 @@ class Distillation:
         grad_norm = self.clip(self.parameters)
 
         loss = torch.stack(losses).mean()
-        bad = ~torch.isfinite(loss + grad_norm)
-        self.first_bad = torch.where(bad & (self.first_bad < 0), step, self.first_bad)
+        loss_T = torch.cat(tables, dim=1).mean(dim=1)
+        first = ~torch.isfinite(loss + grad_norm) & (self.first_bad < 0)
+        self.first_bad = torch.where(first, step, self.first_bad)
+        self.bad_T = torch.where(first, ~torch.isfinite(loss_T), self.bad_T)
         ok = self.first_bad < 0
         self.optimizer.found_inf = (~ok).float()  # type: ignore[attr-defined]  # fused: no step then
         self.optimizer.step()
         self.optimizer.zero_grad()
+        for buffer, old in zip(self.buffers, before, strict=True):
+            buffer.copy_(torch.where(ok, buffer, old))
         for moments in seen:
             self.standardizers.update(moments, momentum=momentum, ok=ok)
         return {
             "loss": loss,
-            "loss_T": torch.cat(tables, dim=1).mean(dim=1),
+            "loss_T": loss_T,
             "grad_norm": grad_norm,
             "first_bad": self.first_bad,
         }
+
+    def blame(self) -> str:
+        """What was not finite in the first bad step; reads the device."""
+        named = [
+            name for name, bad in zip(self.teacher_names, self.bad_T.tolist(), strict=True) if bad
+        ]
+        return f"the loss of {', '.join(named)}" if named else "a gradient"
 
     def forward(
         self, batch: DistillBatch, step: int, momentum: float
@@ -160,5 +180,6 @@ class Distillation:
         )
         draw_TB = draw_uniform(
             self.seed, step, "teacher dropping", (len(loss_TB), self.global_batch)
-        )[:, batch.position.cpu() % self.global_batch].to(loss_TB.device)
-        return self.balance(loss_TB, batch.source, draw_TB), loss_TB, moments
+        )[:, batch.position.cpu() % self.global_batch].to(loss_TB.device, non_blocking=True)
+        source = batch.source.to(loss_TB.device, non_blocking=True)
+        return self.balance(loss_TB, source, draw_TB), loss_TB, moments

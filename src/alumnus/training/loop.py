@@ -31,6 +31,9 @@ class Trainable(Protocol[B_contra]):
     def step(self, micro_batches: Sequence[B_contra], step: int) -> Mapping[str, Tensor]:
         """One optimiser step; metrics stay on the device. "first_bad" is -1 while all is well."""
 
+    def blame(self) -> str:
+        """What was not finite in step "first_bad", in words; asked once, when the run stops."""
+
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient was not finite; weights and statistics are those before that step."""
@@ -113,6 +116,12 @@ class Trainer(Generic[B]):
         for key, value in tensors.items():
             part, name = key.split(":", 1)
             parts[part][name] = value
+        ours = self.trainable.module.state_dict()
+        if wrong := sorted(ours.keys() ^ parts["module"].keys()):
+            raise ValueError(
+                f"the checkpoint is of another student or other teachers: {len(wrong)} tensors "
+                f"are missing or too many, {wrong[0]!r} first"
+            )
         self.trainable.module.load_state_dict(parts["module"])
         load_optimizer(self.trainable.module, self.trainable.optimizer, parts["optimizer"])
 
@@ -121,8 +130,8 @@ class Trainer(Generic[B]):
         if bad >= 0:
             images = self.batch_size * self.accumulate
             raise NonFiniteError(
-                f"step {bad} (image positions {bad * images} to {bad * images + images - 1}) gave "
-                "a loss or gradient that is not finite; nothing was changed from that step on. "
+                f"in step {bad} (image positions {bad * images} to {bad * images + images - 1}) "
+                f"{self.trainable.blame()} was not finite; nothing was changed from then on. "
                 "A lower learning rate (optim.lr) or clipping (optim.clip_norm) is the usual cure"
             )
 
