@@ -61,7 +61,7 @@ class RunFolder:
             raise ValueError("--resume goes on with a run, --overwrite removes it: choose one")
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out={self.path} is a file, but a folder for the run was expected")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or all(p.name.startswith(".") for p in self.path.iterdir()):
             return
         is_run = self.config.is_file()
         if resume and not is_run:

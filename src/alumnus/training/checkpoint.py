@@ -50,7 +50,8 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"step-{step:08d}"
         temporary = self.folder / f".step-{step:08d}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in self.folder.glob(".step-*"):  # by a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         try:
             temporary.mkdir()
             save_file(
