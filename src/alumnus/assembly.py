@@ -17,6 +17,7 @@ from alumnus.data import (
     AugmentConfig,
     BadImage,
     Batch,
+    BrokenImageError,
     Mixture,
     Source,
     hold_out,
@@ -63,6 +64,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+MOST_TRIED = 16  # broken images of a source before it is refused
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def open_images(config: RunConfig, teacher_domains: list[str]) -> Images:
         )
     else:
         train, held_out = hold_out(opened)
+    for source in train:
+        _check_readable(source)
     mixture = Mixture(
         train,
         sampling=config.data.sampling,
@@ -256,7 +261,7 @@ def batches(
     device: torch.device,
     on_bad_images: Callable[[list[BadImage]], None],
 ) -> Iterator[Batch]:
-    """Endless batches on the device, from a position on."""
+    """Endless batches from a position on, their images on the device."""
     loader = make_loader(
         images.mixture,
         augmentation(config),
@@ -274,7 +279,11 @@ def batches(
         if loader.bad_images:
             on_bad_images(loader.bad_images)
             loader.bad_images = []
-        yield Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        # only pixels travel: reading numbers back from the device would make the host wait
+        yield batch._replace(
+            images=batch.images.to(device, non_blocking=True),
+            teacher_images=batch.teacher_images.to(device, non_blocking=True),
+        )
 
 
 def run_steps(config: RunConfig, images: Images) -> int:
@@ -367,9 +376,10 @@ def start_from(path: str, student: Student, standardizers: Standardizers) -> Non
     second stage does. ValueError names what does not fit.
     """
     initial = load_student(path)
-    state = initial.student.state_dict()
-    ours = student.state_dict()
-    key = "encoder.pos_embed"
+    theirs = torch.nn.ModuleDict({"model": initial.student, "statistics": initial.standardizers})
+    mine = torch.nn.ModuleDict({"model": student, "statistics": standardizers})
+    state, ours = theirs.state_dict(), mine.state_dict()
+    key = "model.encoder.pos_embed"
     if key in state and key in ours and state[key].shape != ours[key].shape:
         state[key] = resize_pos_embed(state[key], grid_side(ours[key]))
     wrong = sorted(
@@ -379,11 +389,10 @@ def start_from(path: str, student: Student, standardizers: Standardizers) -> Non
     )
     if wrong:
         raise ValueError(
-            f"init={path} is a student of another shape: {len(wrong)} tensors differ, "
-            f"{wrong[0]!r} first; its encoder, projectors and teachers must be this run's"
+            f"init={path} is a student of another kind: {len(wrong)} tensors differ, {wrong[0]!r} "
+            "first; its encoder, projectors, teachers and standardisation must be this run's"
         )
-    student.load_state_dict(state)
-    standardizers.load_state_dict(initial.standardizers.state_dict())
+    mine.load_state_dict(state)
 
 
 def _twice(tokens: Tokens) -> Tokens:
@@ -393,6 +402,19 @@ def _twice(tokens: Tokens) -> Tokens:
         grid=tokens.grid,
         cls=None if tokens.cls is None else tokens.cls.repeat(2, 1),
     )
+
+
+def _check_readable(source: Source) -> None:
+    """ValueError where none of some images, spread over the source, can be decoded."""
+    count = min(len(source), MOST_TRIED)
+    for i in range(count):
+        try:
+            source.read(i * len(source) // count)
+        except BrokenImageError as error:
+            why = error
+        else:
+            return
+    raise ValueError(f"no image of {source.name!r} could be decoded in {count} tries; last: {why}")
 
 
 def _gib(size_bytes: int) -> str:

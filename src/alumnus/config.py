@@ -123,7 +123,9 @@ class DataSection(Section):
     teacher_size: PositiveInt | None = Field(None, description="px; null: the student's images")
     sampling: Literal["proportional", "balanced"] = Field("proportional", description="see docs")
     augment: AugmentSection = AugmentSection()
-    workers: int | Literal["auto"] = Field("auto", description="data processes; auto: by cores")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="data processes; auto: by cores"
+    )
 
     @field_validator("train", "val", mode="before")
     @classmethod
