@@ -249,7 +249,7 @@ def _train(
     metrics = MetricsLog(
         folder.metrics,
         folder.tensorboard,
-        names={"loss_T": list(config.teachers)},
+        names={"loss_T": run.teacher_names},
         first_step=first,
     )
 

@@ -9,7 +9,7 @@ import timm
 from alumnus import hub
 from alumnus.assembly import choose_bf16, choose_device, choose_workers
 from alumnus.cachedir import cache_dir
-from alumnus.config import RunConfig, load_config, recipe_names
+from alumnus.config import load_config, recipe_names
 from alumnus.encoders import VIT_SIZES
 from alumnus.run_folder import environment
 from alumnus.spelling import unknown
@@ -90,7 +90,7 @@ def _models() -> tuple[Row, list[Row]]:
 
 
 def _recipes() -> tuple[Row, list[Row]]:
-    rows = [
+    rows: list[Row] = [
         (n, " ".join(load_config(n).description.split("\n")[0].split())) for n in recipe_names()
     ]
     return ("recipe", "what"), rows
@@ -114,10 +114,6 @@ LISTS: dict[str, Callable[[], tuple[Row, list[Row]]]] = {
     "recipes": _recipes,
     "datasets": _datasets,
 }
-
-
-def _first_sentence(config: RunConfig) -> str:
-    return " ".join(config.description.split()).partition(": ")[0].rstrip(".")
 
 
 def _has(module: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from alumnus.assembly import load_teachers
 from alumnus.config import load_config
 from alumnus.data import Source, open_source
 from alumnus.encoders import Encoder, build_encoder
@@ -35,7 +36,13 @@ def parse_tasks(
             sources[spec] = open_source(spec)
         return sources[spec]
 
-    return [_task(text, opened, size_px=size_px, trials=trials, seed=seed) for text in texts]
+    tasks = [_task(text, opened, size_px=size_px, trials=trials, seed=seed) for text in texts]
+    names = [task.name for task in tasks]
+    for task in tasks:
+        if names.count(task.name) > 1:
+            raise ValueError(f"two tasks are named {task.name!r}: measure the same thing once")
+        _check_labels(task)
+    return tasks
 
 
 def _task(
@@ -59,6 +66,18 @@ def _task(
     )
 
 
+def _check_labels(task: TaskSpec) -> None:
+    """ValueError where the images do not have what the task predicts; looks at the first."""
+    for source in (task.train, task.test):
+        fields = source.read(0).fields
+        held = fields.get("json", {}).get("joints") if task.kind == "joints" else fields.get("cls")
+        if held is None:
+            what = "joints" if task.kind == "joints" else "classes"
+            raise ValueError(
+                f"task {task.name!r} needs {what}, which {source.name!r} does not have"
+            )
+
+
 def models_of(names: Sequence[str], device: torch.device) -> list[EvalModel]:
     """Rows for the models named: a run brings its bare encoder, projections and teachers.
 
@@ -69,10 +88,7 @@ def models_of(names: Sequence[str], device: torch.device) -> list[EvalModel]:
         path = Path(name).expanduser()
         config = RunFolder(path).config
         if config.is_file():
-            for alias, section in load_config(config).teachers.items():
-                teacher = load_teacher(
-                    section.model, name=alias, weights=section.weights, grid=section.grid
-                )
+            for alias, teacher in load_teachers(load_config(config)).items():
                 rows.setdefault(alias, teacher_model(teacher.to(device)))
         if is_encoder(path):
             label = path.resolve().name
