@@ -61,9 +61,11 @@ def evaluate(
         list[str],
         typer.Option(help="knn=PATH, logistic=TRAIN,TEST or joints=PATH; may be repeated"),
     ],
-    size: Annotated[int, typer.Option(help="Side of the images, px, where a model has none")] = 224,
-    trials: Annotated[int, typer.Option(help="Values of C tried by logistic")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Images a forward pass")] = 64,
+    size: Annotated[
+        int, typer.Option(min=1, help="Side of the images, px, where a model has none")
+    ] = 224,
+    trials: Annotated[int, typer.Option(min=1, help="Values of C tried by logistic")] = 40,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass")] = 64,
     seed: Annotated[int, typer.Option(help="Of the validation splits")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table")] = False,
@@ -73,10 +75,10 @@ def evaluate(
     from alumnus.report import table
 
     results = api.evaluate(models, task, size=size, trials=trials, batch_size=batch_size, seed=seed)
-    if out is not None:
-        results.save(out)
     cells = table.results_table(results)
     print(table.markdown(cells) if markdown else table.plain(cells))
+    if out is not None:
+        results.save(out)
 
 
 @app.command()
@@ -84,9 +86,9 @@ def extract(
     model: Annotated[str, typer.Argument(help="Run, encoder, released .pth file, or teacher")],
     images: Annotated[str, typer.Argument(help="Folder of images, pack, PATH:split")],
     out: Annotated[Path, typer.Argument(help="File to write: .safetensors")],
-    size: Annotated[int, typer.Option(help="Side of the images, px")] = 224,
+    size: Annotated[int, typer.Option(min=1, help="Side of the images, px")] = 224,
     patches: Annotated[bool, typer.Option("--patches", help="Patch tokens too")] = False,
-    batch_size: Annotated[int, typer.Option(help="Images a forward pass")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file")] = False,
 ) -> None:
     """Write the features of images to a safetensors file, with their names beside it."""
@@ -148,7 +150,9 @@ def doctor() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo's run")] = Path("runs/demo"),
-    steps: Annotated[int | None, typer.Option(help="Another length than the recipe's")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Another length than the recipe's")
+    ] = None,
 ) -> None:
     """Two teachers into one small ViT, evaluated, with a picture: minutes on two CPU cores."""
     from alumnus import api
@@ -166,7 +170,7 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        for line in str(error).splitlines() or [type(error).__name__]:
+        for line in _words(error).splitlines():
             stderr.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True)
         raise SystemExit(2) from None
     except RuntimeError as error:
@@ -177,6 +181,13 @@ def _one_sentence() -> Iterator[None]:
     except KeyboardInterrupt:
         stderr.print("stopped; go on with --resume")
         raise SystemExit(130) from None
+
+
+def _words(error: ValueError | OSError) -> str:
+    """What an error says, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 def _talk() -> None:
