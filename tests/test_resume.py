@@ -1,0 +1,190 @@
+"""A run killed at any moment and resumed ends as one that was never stopped, bit for bit."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toys
+from alumnus import api
+from alumnus.config import load_config
+from alumnus.training import checkpoint as module
+from alumnus.training.checkpoint import Checkpoints
+
+STEPS = 30
+PATIENCE_S = 120  # for one step, on a busy machine
+
+LIVE = [
+    f"optim.steps={STEPS}",
+    f"train.checkpoints={STEPS // 3}",
+    "standardize.kind=running",
+    "projector.kind=ladder",
+    "balance.drop_p=0.5",
+]
+CACHED = [
+    f"optim.steps={STEPS}",
+    f"train.checkpoints={STEPS}",
+    "cache={enabled: true, views: 2}",
+    "standardize={kind: frozen, calibration_steps: 3}",
+    "projector={kind: transformer}",
+    "balance.weights=uncertainty",
+]
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path / "cache"))
+    toys.write_recipe(tmp_path)
+    return toys.write_images(tmp_path / "photos")
+
+
+def words(folder: Path, settings: Sequence[str], *, out: str) -> list[str]:
+    return [f"data.train={folder / 'photos'}", f"out={folder / out}", *settings]
+
+
+@contextmanager
+def started(folder: Path, settings: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """`alumnus distill --resume` in a process of its own, in the run folder "killed"."""
+    environment = dict(os.environ)
+    environment |= {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "ALUMNUS_CACHE": str(folder / "other-cache"),
+    }
+    command = [sys.executable, "-c", "from alumnus.cli import main; main()", "distill", "--resume"]
+    arguments = [str(folder / "toy.yaml"), *words(folder, settings, out="killed")]
+    arguments.append("data.workers=1")  # the run that nobody stops has none: no difference
+    with (folder / "output.txt").open("ab") as output:
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=output, stderr=output, env=environment
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def finished_steps(run: Path) -> int:
+    """The last step in metrics.jsonl; -1 before the run folder is there."""
+    if not (run / "config.yaml").exists():
+        return -1
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    whole = [line for line in lines if line.endswith("}")]
+    return int(json.loads(whole[-1])["step"]) if whole else 0
+
+
+def kill_after(folder: Path, settings: Sequence[str], step: int, *, delay_s: float) -> None:
+    """Start or resume the run, and SIGKILL it a moment after a step (0: while it prepares)."""
+    with started(folder, settings) as process:
+        waiting_since = time.monotonic()
+        while finished_steps(folder / "killed") < step:
+            assert process.poll() is None, (folder / "output.txt").read_text()
+            assert time.monotonic() - waiting_since < PATIENCE_S
+            time.sleep(0.002)
+        time.sleep(delay_s)
+
+
+def finish(folder: Path, settings: Sequence[str]) -> None:
+    with started(folder, settings) as process:
+        assert process.wait(PATIENCE_S) == 0, (folder / "output.txt").read_text()
+
+
+def assert_same_run(killed: Path, whole: Path) -> None:
+    """Encoder, student, the last state with the optimiser's, and losses at every step."""
+    newest = f"checkpoints/step-{STEPS:08d}/state.safetensors"
+    for name in ("encoder.safetensors", "student.safetensors", newest):
+        ours, theirs = load_file(killed / name), load_file(whole / name)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert torch.equal(value, theirs[key]), f"{name}: {key}"
+
+    def losses(run: Path) -> list[tuple[int, float]]:
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return [(record["step"], record["loss"]) for record in records]
+
+    assert losses(killed) == losses(whole)
+    assert [step for step, _ in losses(whole)] == list(range(1, STEPS + 1))
+
+
+def whole_run(folder: Path, settings: Sequence[str]) -> Path:
+    """The run that nobody stops, in this process, without data workers."""
+    config = load_config(folder / "toy.yaml", words(folder, settings, out="whole"))
+    return api.distill(config).folder
+
+
+@pytest.mark.parametrize("settings", [LIVE, CACHED], ids=["live", "cached"])
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    images: Path, settings: list[str]
+) -> None:
+    folder, draw = images.parent, random.Random(7)
+    kill_after(folder, settings, draw.randrange(1, STEPS - 1), delay_s=draw.uniform(0, 0.03))
+    finish(folder, settings)
+    assert_same_run(folder / "killed", whole_run(folder, settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("settings", [LIVE, CACHED], ids=["live", "cached"])
+def test_many_kills_change_nothing_either(images: Path, settings: list[str], seed: int) -> None:
+    """Also while it prepares, writes a checkpoint or saves."""
+    folder, draw = images.parent, random.Random(seed)
+    for step in [0, *sorted(draw.sample(range(1, STEPS + 1), 5))]:
+        kill_after(folder, settings, step, delay_s=draw.uniform(0, 0.1))
+    finish(folder, settings)
+    assert_same_run(folder / "killed", whole_run(folder, settings))
+
+
+class Killed(BaseException):
+    """Like SIGKILL, it runs no cleaning up."""
+
+
+def killed_at(call: int) -> Callable[..., Any]:
+    """`_sync` that dies at its n-th call: state, meta, then the folder after the rename."""
+    sync, left = module._sync, iter(range(call))
+
+    def dies(path: Path) -> None:
+        if next(left, None) is None:
+            raise Killed
+        sync(path)
+
+    return dies
+
+
+@pytest.mark.parametrize(("call", "survivor"), [(0, 1), (1, 1), (2, 2)])
+def test_a_kill_inside_a_checkpoint_write_leaves_a_whole_one_and_no_litter_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, survivor: int
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"x": torch.tensor(1.0)}, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_sync", killed_at(call))
+        with pytest.raises(Killed):
+            checkpoints.save(2, {"x": torch.tensor(2.0)}, {})
+    newest = checkpoints.load_newest()
+    assert newest is not None
+    assert (newest.step, newest.tensors["x"].item()) == (survivor, survivor)
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # the resumed run is another process
+    checkpoints.save(3, {"x": torch.tensor(3.0)}, {})
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_killed_before_its_configuration_was_written_can_be_started_again(
+    images: Path,
+) -> None:
+    left = images.parent / "killed" / ".config.yaml.123"
+    left.parent.mkdir()
+    left.touch()
+    recipe = str(images.parent / "toy.yaml")
+    settings = words(images.parent, ["optim.steps=1"], out="killed")
+    assert api.distill(recipe, *settings, resume=True).steps == 1
