@@ -313,6 +313,12 @@ def build_distillation(
         source_domains=[source.domain for source in images.train],
         source_generic=[source.generic for source in images.train],
     )
+    idle = [name for name, row in zip(teachers, eligible_TS.tolist(), strict=True) if not any(row)]
+    if idle:
+        raise ValueError(
+            f"nothing would be learned from teacher {idle[0]}: no source has its domain "
+            f"{teachers[idle[0]].domain!r}, and balance.sharing is {config.balance.sharing}"
+        )
     drop_p = config.balance.drop_p
     balance = Balance(
         eligible_TS,

@@ -178,9 +178,10 @@ def _one_sentence() -> Iterator[None]:
             raise
         stderr.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        stderr.print("stopped; go on with --resume")
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            stderr.print("stopped; a run goes on with --resume")
+        raise
 
 
 def _words(error: ValueError | OSError) -> str:
