@@ -4,10 +4,15 @@ Any tensor inside the file can be the feature map: `litert:FILE#TENSOR`.
 """
 
 import hashlib
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,7 @@ from alumnus.tokens import Tokens
 __all__ = ["LitertNetwork", "blazepose", "litert_teacher"]
 
 BLAZEPOSE_MAP = "model_1/model/activation_3/Relu6;model_1/model/add_11/add"
+STDERR = Lock()  # held while file descriptor 2 points elsewhere
 
 
 class LitertNetwork(nn.Module):
@@ -78,11 +84,12 @@ class _Interpreter:
     """One LiteRT interpreter, on one core, that keeps its intermediate tensors."""
 
     def __init__(self, file: Path, tensor: str) -> None:
-        with warnings.catch_warnings(action="ignore"):  # that keeping tensors takes memory
-            self.inner = _interpreter_class()(
+        interpreter = _interpreter_class()
+        with _silence(), warnings.catch_warnings(action="ignore"):  # keeping tensors takes memory
+            self.inner = interpreter(
                 str(file), num_threads=1, experimental_preserve_all_tensors=True
             )
-        self.inner.allocate_tensors()
+            self.inner.allocate_tensors()
         (image,) = self.inner.get_input_details()
         maps = {d["name"]: d for d in self.inner.get_tensor_details() if len(d["shape"]) == 4}
         if tensor not in maps:
@@ -101,6 +108,23 @@ class _Interpreter:
         self.inner.set_tensor(self.image, pixels[None])
         self.inner.invoke()
         return self.inner.get_tensor(self.tensor)[0]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """LiteRT tells stderr which delegate it made, past Python: for this long nothing is shown.
+
+    Errors are exceptions, so none is hidden. One thread at a time, or stderr would stay shut.
+    """
+    with STDERR, Path(os.devnull).open("w") as nowhere:
+        sys.stderr.flush()
+        held = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(held, 2)
+            os.close(held)
 
 
 def litert_teacher(
