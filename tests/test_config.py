@@ -60,7 +60,7 @@ def test_steps_given_later_replace_the_epochs_of_the_recipe(recipe: Path) -> Non
         ("optim.lr=fast", "optim.lr is 'fast', but must be a valid number"),
         ("optim.batch_size=1.5", "optim.batch_size is 1.5, but must be"),
         ("balance.drop_p=2", "less than or equal to 1 or 'auto'"),
-        ("data.size=100", "no multiple of student.patch_size 16; the nearest are 96 and 112"),
+        ("data.size=100", "no multiple of student.patch_size 16; the nearest: 96 and 112"),
         ("projector.num_blocks=2", "num_blocks is no option of the ladder projector"),
         ("optim.epochs=null", "as epochs or as steps"),
         ("nonsense", "'nonsense' is not of the form key=value"),

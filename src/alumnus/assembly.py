@@ -17,7 +17,6 @@ from alumnus.data import (
     AugmentConfig,
     BadImage,
     Batch,
-    BrokenImageError,
     Mixture,
     Source,
     hold_out,
@@ -64,8 +63,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-MOST_TRIED = 16  # broken images of a source before it is refused
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def open_images(config: RunConfig, teacher_domains: list[str]) -> Images:
     else:
         train, held_out = hold_out(opened)
     for source in train:
-        _check_readable(source)
+        _check_source(config, source)
     mixture = Mixture(
         train,
         sampling=config.data.sampling,
@@ -410,17 +407,16 @@ def _twice(tokens: Tokens) -> Tokens:
     )
 
 
-def _check_readable(source: Source) -> None:
-    """ValueError where none of some images, spread over the source, can be decoded."""
-    count = min(len(source), MOST_TRIED)
-    for i in range(count):
-        try:
-            source.read(i * len(source) // count)
-        except BrokenImageError as error:
-            why = error
-        else:
-            return
-    raise ValueError(f"no image of {source.name!r} could be decoded in {count} tries; last: {why}")
+def _check_source(config: RunConfig, source: Source) -> None:
+    """ValueError, the loader's own sentence, where not one image of a source can be had."""
+    alone = make_loader(
+        Mixture([source]),
+        augmentation(config),
+        size=config.data.size,
+        batch_size=1,
+        channels=config.student.in_channels,
+    )
+    next(iter(alone))
 
 
 def _gib(size_bytes: int) -> str:

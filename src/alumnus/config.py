@@ -191,7 +191,9 @@ class OptimSection(Section):
     min_lr: float = Field(1e-6, ge=0, description="final rate, not scaled")
     warmup: Probability = Field(0.05, description="share of the run")
     weight_decay: float = Field(0.03, ge=0, description="not on biases and 1-D tensors")
-    betas: list[float] = Field([0.9, 0.99], min_length=2, max_length=2, description="of AdamW")
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        [0.9, 0.99], min_length=2, max_length=2, description="of AdamW"
+    )
     eps: float = Field(1e-8, gt=0, description="of AdamW")
     clip_norm: float | None = Field(None, gt=0, description="per tensor; null: no clipping")
 
@@ -271,11 +273,11 @@ class RunConfig(Section):
             raise ValueError("loss.cosine_weight and loss.smooth_l1_weight are both 0")
         builtin = not self.student.model.startswith(("timm:", "python:"))
         if builtin and self.data.size % self.student.patch_size:
+            below = self.data.size // self.student.patch_size * self.student.patch_size
+            near = [str(size) for size in (below, below + self.student.patch_size) if size]
             raise ValueError(
                 f"data.size {self.data.size} is no multiple of student.patch_size "
-                f"{self.student.patch_size}; the nearest are "
-                f"{self.data.size // self.student.patch_size * self.student.patch_size} and "
-                f"{-(-self.data.size // self.student.patch_size) * self.student.patch_size}"
+                f"{self.student.patch_size}; the nearest: {' and '.join(near)}"
             )
         return self
 
@@ -368,6 +370,12 @@ def _spelled_out(teachers: object) -> object:
     if isinstance(teachers, str):
         teachers = [part.strip() for part in teachers.split(",") if part.strip()]
     if isinstance(teachers, list):
+        names = [_short_name(str(model)) for model in teachers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"two teachers would be named {name!r}: name them, teachers.NAME.model=MODEL"
+                )
         return {_short_name(str(model)): {"model": model} for model in teachers}
     return teachers
 
@@ -398,6 +406,8 @@ def _sentence(place: list[str], errors: list[Mapping[str, Any]]) -> str:
     if kind == "literal_error" and len(errors) == 1:
         choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
         return str(unknown(f"value of {where}", str(given), choices))
+    if kind in ("model_type", "dict_type"):
+        return f"{where} is {given!r}, but must be a group of settings: {where}.KEY=VALUE"
     messages = [str(e["msg"]).removeprefix("Value error, ") for e in errors]
     if kind == "value_error":
         return f"{where}: {messages[0]}" if where else messages[0]
