@@ -63,15 +63,15 @@ def test_docstring_examples_are_true(module: str) -> None:
 @pytest.mark.golden
 def test_encoder_options_equal_the_reference() -> None:
     tensors = golden("encoder_variants")
-    for name, settings in golden_json("encoder_variants").items():
+    variants = golden_json("encoder_variants")
+    assert variants
+    for name, settings in variants.items():
         theirs = sub(tensors, f"{name}/state/")
         state = encoder_from_reference(theirs)
-        antialias = settings.get("interpolate_antialias", False)
-        spec = infer_encoder_spec(
-            state,
-            num_heads=settings["num_heads"],
-            pos_interp="antialias" if antialias else "offset",
-        )
+        mode: PosInterp = "antialias" if settings.get("interpolate_antialias") else "size"
+        if settings.get("interpolate_offset", 0.1):
+            mode = "offset"
+        spec = infer_encoder_spec(state, num_heads=settings["num_heads"], pos_interp=mode)
         assert (spec.image_size, spec.patch_size) == (settings["img_size"], settings["patch_size"])
         assert spec.depth == settings["depth"]
         encoder = build_encoder(spec).eval()
@@ -85,7 +85,7 @@ def test_encoder_options_equal_the_reference() -> None:
             close(output.final.cls, data["x_norm_clstoken"])
             close(output.final.patches, data["x_norm_patchtokens"])
             close(all_tokens(output.prenorm), data["x_prenorm"])
-            if "x_norm_regtokens" in data:
+            if settings.get("num_register_tokens"):
                 close(output.final.registers, data["x_norm_regtokens"])
         back = encoder_to_reference(state, block_chunks=settings.get("block_chunks", 1))
         assert set(back) == set(theirs)
@@ -95,7 +95,9 @@ def test_encoder_options_equal_the_reference() -> None:
 @pytest.mark.golden
 def test_resizing_stored_positions_equals_the_reference() -> None:
     tensors = golden("pos_embed_resize")
-    for case in golden_json("pos_embed_resize")["cases"]:
+    cases = golden_json("pos_embed_resize")["cases"]
+    assert cases
+    for case in cases:
         old, new = (tensors[f"case{case['case']}/{which}"] for which in ("old", "new"))
         close(resize_pos_embed(old, case["new_side"]), new, atol=1e-6)
 

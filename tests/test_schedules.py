@@ -14,8 +14,9 @@ from golden_files import golden, golden_json, sub
 
 @pytest.mark.golden
 def test_cosine_schedules_equal_the_published() -> None:
-    tensors = golden("schedules")
-    for case in golden_json("schedules")["direct"]:
+    tensors, cases = golden("schedules"), golden_json("schedules")["direct"]
+    assert cases
+    for case in cases:
         ours = cosine_schedule(
             case["base_value"],
             case["final_value"],
@@ -29,10 +30,11 @@ def test_cosine_schedules_equal_the_published() -> None:
 
 @pytest.mark.golden
 def test_rates_and_momenta_of_the_training_programs_equal_the_published() -> None:
-    tensors = golden("schedules")
-    for case in golden_json("schedules")["from_training_entry_points"]:
+    tensors, cases = golden("schedules"), golden_json("schedules")["from_training_entry_points"]
+    assert cases
+    for case in cases:
         batch = case["batch_size_per_gpu"] * case["world_size"]
-        if case["name"].startswith("unic"):
+        if "iters_per_epoch" in case:  # UNIC
             steps = case["epochs"] * case["iters_per_epoch"]
             warmup_steps = case["warmup_epochs"] * case["iters_per_epoch"]
         else:
@@ -59,16 +61,19 @@ def test_clipping_equals_the_published() -> None:
     settings = golden_json("clip_gradients")
     cases = [(f"unic/case{case['case']}/", case) for case in settings["unic"]]
     cases += [(f"dune/{case['case']}/", case) for case in settings["dune"]]
+    assert cases
     for prefix, case in cases:
         tensors = sub(golden("clip_gradients"), prefix)
-        before = sub(tensors, "before/")
+        before, after = sub(tensors, "before/"), sub(tensors, "after/")
+        assert set(before) == set(after)
+        assert len(before) == len(case["norms"])
         parameters = {name: nn.Parameter(torch.zeros_like(x)) for name, x in before.items()}
         for name, gradient in before.items():
             parameters[name].grad = gradient.clone()
         parameters["without gradient"] = nn.Parameter(torch.zeros(3))
         total = clip_each(parameters.values(), case["clip"])
         assert total.item() == pytest.approx(np.linalg.norm(case["norms"]), rel=1e-5)
-        for name, expected in sub(tensors, "after/").items():
+        for name, expected in after.items():
             torch.testing.assert_close(parameters[name].grad, expected, rtol=0, atol=1e-6)
 
 

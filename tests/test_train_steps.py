@@ -1,5 +1,6 @@
 """Eight training steps of UNIC and of DUNE, equal to the published systems."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,8 @@ from alumnus.losses import distill_losses
 from alumnus.released import name_from_reference, student_from_reference_state
 from alumnus.standardize import Standardizers
 from alumnus.student import Student
-from alumnus.tokens import Tokens, TokenType
+from alumnus.teachers.base import match_images
+from alumnus.tokens import Grid, Tokens, TokenType
 from alumnus.training.optimizer import build_adamw, clip_each, parameter_groups
 from alumnus.training.schedules import cosine_schedule, peak_rate
 from golden_files import golden, golden_json, sub
@@ -43,20 +45,31 @@ class ScriptedTeachers:
 
 
 def student_of(state: dict[str, Tensor], settings: dict[str, Any]) -> Student:
-    return student_from_reference_state(state, num_heads=settings["encoder"]["num_heads"])
+    projector = settings.get("projector", {})  # DUNE's
+    return student_from_reference_state(
+        state,
+        num_heads=settings["encoder"]["num_heads"],
+        projector_heads=projector.get("num_heads"),
+        projector_scale=projector.get("scale", 1.0),
+    )
 
 
-def batch_of(tensors: dict[str, Tensor], step: int) -> ScriptedBatch:
-    images = tensors[f"step{step}/image"]
+def features_of(tensors: dict[str, Tensor], grid: Grid) -> dict[str, Tokens]:
+    """Raw teacher features of `<teacher>/<type>`."""
     features: dict[str, Tokens] = {}
-    for key, x in sub(tensors, f"step{step}/teacher/").items():
+    for key, x in tensors.items():
         name, token_type = key.split("/")
         held = features.get(name, Tokens())
         features[name] = (
-            held._replace(cls=x)
-            if token_type == "cls"
-            else held._replace(patches=x, grid=(int(x.shape[1] ** 0.5),) * 2)
+            held._replace(cls=x) if token_type == "cls" else held._replace(patches=x, grid=grid)
         )
+    return features
+
+
+def batch_of(tensors: dict[str, Tensor], settings: dict[str, Any], step: int) -> ScriptedBatch:
+    images, patch = tensors[f"step{step}/image"], settings["encoder"]["patch_size"]
+    grid = (images.shape[2] // patch, images.shape[3] // patch)
+    features = features_of(sub(tensors, f"step{step}/teacher/"), grid)
     index = torch.arange(len(images))
     zeros = torch.zeros_like(index)
     return ScriptedBatch(images, images, index, zeros, index, zeros, features)
@@ -81,11 +94,15 @@ def distillation(
         eps=optim["eps"],
         weight_decay=settings["weight_decay"],
     )
-    steps = settings.get("iters") or settings["iters_per_epoch"] * settings["epochs"]
-    warmup_steps = round(settings["warmup_epochs"] / settings["epochs"] * steps)
+    if "iters" in settings:  # DUNE
+        steps = settings["iters"]
+        warmup_steps = math.floor(settings["warmup_epochs"] / settings["epochs"] * steps)
+    else:
+        steps = settings["iters_per_epoch"] * settings["epochs"]
+        warmup_steps = settings["iters_per_epoch"] * settings["warmup_epochs"]
     peak = peak_rate(settings["base_lr"], batch=settings["batch"] * settings["world_size"])
     rate = cosine_schedule(peak, settings["min_lr"], steps=steps, warmup_steps=warmup_steps)
-    momentum = cosine_schedule(1.0, 0.001, steps=steps)
+    momentum = settings["tnorm_momentum_per_step"]  # its ends are not among the settings
     eligible_TS = eligible_table(
         "full", teacher_domains=list(shapes), source_domains=["any"], source_generic=[False]
     )
@@ -96,7 +113,7 @@ def distillation(
         balance=Balance(eligible_TS, drop_probability=0.0, weights_T=torch.ones(len(shapes))),
         optimizer=optimizer,
         rate=lambda step: float(rate[step]),
-        momentum=lambda step: float(momentum[step]),
+        momentum=lambda step: momentum[step],
         clip=partial(clip_each, max_norm=clip_norm),
         global_batch=settings["batch"],
         cosine_weight=settings["lam_lcos"],
@@ -109,10 +126,11 @@ def assert_equal_states(student: Student, expected: dict[str, Tensor]) -> None:
 
     Its true gradient is zero; Adam turns the rounding noise into steps of the learning rate.
     """
-    for name, value in expected.items():
-        if "teacher_norms" in name:
-            continue
-        got = student.state_dict()[name_from_reference(name)]
+    weights = {k: v for k, v in expected.items() if not k.startswith("teacher_norms.")}
+    state = student.state_dict()
+    assert {name_from_reference(name) for name in weights} == set(state)
+    for name, value in weights.items():
+        got = state[name_from_reference(name)]
         if name.endswith("qkv.bias"):
             keep = torch.ones(len(value), dtype=torch.bool)
             keep[len(value) // 3 : 2 * len(value) // 3] = False
@@ -135,31 +153,32 @@ def test_eight_steps_equal_the_published(system: str) -> None:
     run = distillation(
         student,
         settings,
-        batch_of(tensors, 0),
+        batch_of(tensors, settings, 0),
         standardize="batch" if dune else "running",
         clip_norm=clip_norm,
     )
     for step, expected in enumerate(losses):
         assert run.rate(step) == pytest.approx(settings["lr_per_step"][step], abs=1e-12)
-        assert run.momentum(step) == pytest.approx(
-            settings["tnorm_momentum_per_step"][step], abs=1e-12
-        )
-        metrics = run.step([batch_of(tensors, step)], step)
+        metrics = run.step([batch_of(tensors, settings, step)], step)
         # observed between arithmetic orders: 2e-7
         assert metrics["loss"].item() == pytest.approx(expected, abs=2e-6)
         if step == 1 and not dune:
             assert_equal_states(student, sub(tensors, "state_after_step1/"))
+        if system == "dune":
+            norm = tensors[f"step{step}/grad_norms"].norm().item()
+            assert metrics["grad_norm"].item() == pytest.approx(norm, abs=1e-6, rel=1e-5)
     assert metrics["first_bad"] == -1
     assert_equal_states(student, sub(tensors, final))
     for name in settings["params_without_grad"]:
         own = name_from_reference(name)
         assert torch.equal(dict(student.named_parameters())[own], untouched[own]), name
     statistics = sub(tensors, "final_teacher_stats/")
-    if dune and final == "final_state/":
+    if dune:
         statistics = {
             key.replace(".normalizers.", "/").replace(".", "/"): value
-            for key, value in sub(tensors, final + "teacher_norms.").items()
+            for key, value in sub(tensors, "final_state/teacher_norms.").items()
         }
+    assert len(statistics) == 2 * len(run.standardizers.keys)
     for key, value in statistics.items():
         teacher, token_type, kind = key.split("/")
         mean, std = run.standardizers.statistics(teacher, token_type)  # type: ignore[arg-type]
@@ -173,14 +192,15 @@ def test_first_gradients_equal_the_published(system: str) -> None:
     fixture = f"train_steps_{system}"
     tensors, settings = golden(fixture), golden_json(fixture)
     student = student_of(sub(tensors, "initial_state/"), settings)
+    batch = batch_of(tensors, settings, 0)
     run = distillation(
         student,
         settings,
-        batch_of(tensors, 0),
+        batch,
         standardize="batch" if system == "dune" else "running",
         clip_norm=None,
     )
-    loss, _, _ = run.forward(batch_of(tensors, 0), 0, run.momentum(0))
+    loss, _, _ = run.forward(batch, 0, run.momentum(0))
     loss.backward()
     gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
     prefix = "step0/grad_before_clip/" if system == "dune" else "step0/grad/"
@@ -196,16 +216,15 @@ def test_whole_loss_of_dune_equals_the_published(mode: str) -> None:
     case = golden_json("dune_forward")["cases"][mode]
     state = sub(golden("dune_model"), "state/")
     student = student_of(state, golden_json("dune_model")).eval()
-    raw: dict[str, Tokens] = {}
-    for key, x in sub(tensors, "teacher/").items():
-        name, token_type = key.split("/")
-        grid = tuple(side // student.encoder.patch_size for side in tensors["image"].shape[-2:])
-        held = raw.get(name, Tokens())
-        raw[name] = (
-            held._replace(cls=x)
-            if token_type == "cls"
-            else held._replace(patches=x, grid=(grid[0], grid[1]))
-        )
+    h, w = (side // student.encoder.patch_size for side in tensors["image"].shape[-2:])
+    raw = features_of(sub(tensors, "teacher/"), (h, w))
+    for teacher in golden_json("dune_forward")["teachers"]:
+        if teacher["patch_size"] != student.encoder.patch_size:
+            ours = match_images(
+                tensors["image"], (h * teacher["patch_size"], w * teacher["patch_size"])
+            )
+            theirs = tensors[f"teacher_image/{teacher['name']}"]
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     standardizers = Standardizers(
         "batch", {n: {t: tokens.of(t).shape[-1] for t in tokens.types} for n, tokens in raw.items()}
     )
@@ -224,20 +243,41 @@ def test_whole_loss_of_dune_equals_the_published(mode: str) -> None:
         assert row.mean().item() == pytest.approx(expected, abs=1e-6)
     if moments is not None:
         standardizers.update(moments, momentum=case["momentum_passed"])
-    for key, expected in sub(tensors, "after/teacher_norms.").items():
-        teacher, _, token_type, kind = key.split(".")
-        mean, std = standardizers.statistics(teacher, token_type)  # type: ignore[arg-type]
-        torch.testing.assert_close(mean if kind == "mean" else std, expected, rtol=1e-6, atol=1e-6)
+    after = sub(tensors, "after/teacher_norms.")
+    assert len(after) == 2 * len(standardizers.keys)
+    for teacher, token_type in standardizers.keys:
+        held = standardizers.statistics(teacher, token_type)
+        for value, kind in zip(held, ("mean", "std"), strict=True):
+            expected = after[f"{teacher}.normalizers.{token_type}.{kind}"]
+            torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", sorted(golden_json("param_groups")))
-def test_parameter_groups_equal_the_published(model: str) -> None:
-    system, _, small = model.removesuffix("_model").partition("_")
-    fixture = f"train_steps_{system}" if small else f"{system}_model"
-    prefix = "initial_state/" if small else "state/"
-    student = student_of(sub(golden(fixture), prefix), golden_json(fixture))
-    expected = golden_json("param_groups")[model]
-    groups = parameter_groups(student.named_parameters())
-    for group, key in zip(groups, ("regularised", "not_regularised"), strict=True):
-        ours = [(name, list(parameter.shape)) for name, parameter in group.items()]
-        assert ours == [(name_from_reference(name), shape) for name, shape in expected[key]]
+STATES = {  # fixtures that hold a whole student
+    "unic_model": "state/",
+    "dune_model": "state/",
+    "train_steps_unic": "initial_state/",
+    "train_steps_dune": "initial_state/",
+}
+
+
+def student_with(shapes: dict[str, list[int]]) -> Student:
+    """The fixtures' student that has these parameters, in this order of teachers."""
+    for fixture, prefix in STATES.items():
+        state = sub(golden(fixture), prefix)
+        held = {k: list(v.shape) for k, v in state.items() if not k.startswith("teacher_norms.")}
+        if held == shapes:
+            return student_of(
+                {name: state[name] for name in [*shapes, *state]}, golden_json(fixture)
+            )
+    raise AssertionError("no fixture holds a student with these parameters")
+
+
+def test_parameter_groups_equal_the_published() -> None:
+    models = golden_json("param_groups")
+    assert models
+    for expected in models.values():
+        student = student_with(dict(expected["regularised"] + expected["not_regularised"]))
+        groups = parameter_groups(student.named_parameters())
+        for group, key in zip(groups, ("regularised", "not_regularised"), strict=True):
+            ours = [(name, list(parameter.shape)) for name, parameter in group.items()]
+            assert ours == [(name_from_reference(name), shape) for name, shape in expected[key]]
