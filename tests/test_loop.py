@@ -306,6 +306,7 @@ def test_a_run_whose_optional_teacher_came_back_is_not_resumed_with_it(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(images, "teachers.third={model: python:toys:fine, optional: true}")
+
     def away(model: str, **options: Any) -> Any:
         if options["name"] == "third":
             raise hub.UnavailableError("not now")
