@@ -15,11 +15,19 @@ from alumnus.tokens import Tokens, TokenType
 from golden_files import golden, golden_json, sub
 
 TYPES: tuple[TokenType, ...] = ("cls", "patch")
-NEARLY_CONSTANT = 2  # channels 0 and 1 amplify rounding: compared through their statistics
 
 
 def tokens(x: Tensor, token_type: TokenType) -> Tokens:
     return Tokens(cls=x) if token_type == "cls" else Tokens(patches=x, grid=(1, x.shape[1]))
+
+
+def assert_outputs(ours: Tensor, theirs: Tensor) -> None:
+    """Equal; channels 0 and 1 are nearly and exactly constant and amplify rounding.
+
+    A deviation of 1e-4 still shows a wrong eps (1 % or more); one of 0 shows rounding only.
+    """
+    torch.testing.assert_close(ours[..., 2:], theirs[..., 2:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours[..., 0], theirs[..., 0], rtol=1e-3, atol=1e-2)
 
 
 def assert_statistics(
@@ -43,21 +51,11 @@ def test_running_statistics_equal_unic(token_type: TokenType) -> None:
         moments = standardizers.moments(raw)
         output = standardizers.apply(raw, moments)["t"].of(token_type)
         standardizers.update(moments, momentum=momentum)
-        torch.testing.assert_close(
-            output[..., NEARLY_CONSTANT:],
-            tensors[f"step{step}/output"][..., NEARLY_CONSTANT:],
-            rtol=0,
-            atol=1e-5,
-        )
+        assert_outputs(output, tensors[f"step{step}/output"])
         after = (tensors[f"step{step}/mean_after"], tensors[f"step{step}/std_after"])
         assert_statistics(standardizers, token_type, *after)
     raw = {"t": tokens(tensors["eval/input"], token_type)}
-    torch.testing.assert_close(
-        standardizers.apply(raw)["t"].of(token_type)[..., NEARLY_CONSTANT:],
-        tensors["eval/output"][..., NEARLY_CONSTANT:],
-        rtol=0,
-        atol=1e-5,
-    )
+    assert_outputs(standardizers.apply(raw)["t"].of(token_type), tensors["eval/output"])
 
 
 @pytest.mark.golden
@@ -67,9 +65,7 @@ def test_batch_moments_equal_unic_without_running_statistics(token_type: TokenTy
     x = tensors["input"]
     moments = batch_moments(x)
     output = (x - moments.mean) / (moments.std + 1e-6)
-    torch.testing.assert_close(
-        output[..., NEARLY_CONSTANT:], tensors["output"][..., NEARLY_CONSTANT:], rtol=0, atol=1e-5
-    )
+    assert_outputs(output, tensors["output"])
 
 
 @pytest.mark.golden
@@ -88,13 +84,7 @@ def test_batch_statistics_equal_dune(token_type: TokenType) -> None:
             standardizers.update(moments, momentum=momentum)
         else:
             output = standardizers.apply(raw)
-        # channel 1 is constant: its divisor is the floor 1e-3, its numerator rounding noise
-        torch.testing.assert_close(
-            output["t"].of(token_type)[..., NEARLY_CONSTANT:],
-            tensors[prefix + "output"][..., NEARLY_CONSTANT:],
-            rtol=0,
-            atol=1e-5,
-        )
+        assert_outputs(output["t"].of(token_type), tensors[prefix + "output"])
         after = (tensors[prefix + "mean_after"], tensors[prefix + "std_after"])
         assert_statistics(standardizers, token_type, *after)
 
