@@ -28,6 +28,7 @@ from alumnus.encoders.conversion import (
     encoder_to_reference,
     infer_encoder_spec,
 )
+from alumnus.encoders.vit import swiglu_hidden
 from alumnus.tokens import EncoderOutput, Tokens
 from golden_files import golden, golden_json, sub
 
@@ -74,6 +75,10 @@ def test_encoder_options_equal_the_reference() -> None:
         spec = infer_encoder_spec(state, num_heads=settings["num_heads"], pos_interp=mode)
         assert (spec.image_size, spec.patch_size) == (settings["img_size"], settings["patch_size"])
         assert spec.depth == settings["depth"]
+        for key in theirs:
+            if key.endswith("mlp.w3.weight"):
+                hidden = swiglu_hidden(settings["embed_dim"], settings["mlp_ratio"])
+                assert theirs[key].shape[1] == hidden
         encoder = build_encoder(spec).eval()
         encoder.load_state_dict(state)
         images = [key for key in tensors if key.startswith(f"{name}/") and key.endswith("/image")]
