@@ -209,4 +209,4 @@ def main() -> None:
     """Entry point of the command `alumnus`."""
     _talk()
     with _one_sentence():
-        app()
+        app(prog_name="alumnus")
