@@ -15,8 +15,8 @@ from functools import partial
 import timm
 import torch
 
-from alumnus.assembly import choose_bf16, choose_device
 from alumnus.encoders import EncoderSpec
+from alumnus.hardware import choose_bf16, choose_device
 from alumnus.projectors import ProjectorSpec
 from alumnus.student import StudentSpec, build_student
 

@@ -448,3 +448,7 @@ def test_broken_images_among_good_ones_are_replaced_and_listed(run: Run, place: 
     assert said.code == 0
     bad = [json.loads(line) for line in (place / "run" / "bad_images.jsonl").open()]
     assert {Path(record["identity"]).stem[:6] for record in bad} == {"broken"}
+    shutil.rmtree(max((place / "run" / "checkpoints").iterdir()))
+    assert distil(run, "optim.steps=8", "--resume").code == 0
+    again = (place / "run" / "bad_images.jsonl").read_text().splitlines()
+    assert len(again) == len(set(again)) == len(bad)

@@ -1,10 +1,13 @@
 """Tables say what was measured; PCA pictures show one basis a model."""
 
+import io
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
 from alumnus.evaluation.results import (
@@ -15,8 +18,10 @@ from alumnus.evaluation.results import (
     TaskScore,
 )
 from alumnus.report.pca import agree, pca_colours, pca_picture, principal_components
+from alumnus.report.progress import ProgressBar
 from alumnus.report.table import markdown, plain, results_table
 from alumnus.tokens import Tokens
+from alumnus.training.loop import Interval
 
 
 def hand_made() -> Results:
@@ -137,3 +142,14 @@ def test_picture_has_a_row_an_image_and_a_column_a_model_with_patches(tmp_path: 
 def test_picture_of_models_without_patches_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs patch tokens, which pooled do not have"):
         pca_picture({"pooled": cls_only}, torch.zeros(1, 3, 8, 8), tmp_path / "pca.png")
+
+
+def test_the_progress_bar_shows_steps_loss_and_pace() -> None:
+    screen = io.StringIO()
+    with ProgressBar(Console(file=screen, force_terminal=True, width=110)) as bar:
+        for step in (20, 40):
+            metrics = {"loss": 0.25}
+            bar(Interval(step, 40, metrics, images_per_s=412.3, data_wait=0.03, eta_s=65.0))
+    shown = Text.from_ansi(screen.getvalue()).plain
+    assert "40/40" in shown
+    assert "loss 0.2500  412 img/s  data-wait 3%  ETA 1m05s" in shown

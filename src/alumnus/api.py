@@ -20,6 +20,7 @@ from alumnus.evaluation.results import Results
 from alumnus.evaluation.suite import TaskSpec
 from alumnus.evaluation.suite import evaluate as evaluate_models
 from alumnus.extraction import extract_to_file
+from alumnus.hardware import choose_device
 from alumnus.report.pca import pca_picture
 from alumnus.report.table import plain, results_table
 from alumnus.run_folder import RunFolder
@@ -45,7 +46,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-DEMO_IMAGES = 6  # rows of the demo's picture
+DEMO_IMAGES = 4  # rows of the demo's picture
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def distill(
     folder = RunFolder(Path(config.out).expanduser())
     text = to_yaml(config)
     folder.check(text, resume=resume, overwrite=overwrite)
-    device = assembly.choose_device(config.train.device)
+    device = choose_device(config.train.device)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
 
@@ -137,7 +138,7 @@ def evaluate(
     untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`.
     """
     opened = measure.parse_tasks(tasks, size_px=size, trials=trials, seed=seed)
-    chosen = assembly.choose_device(device)
+    chosen = choose_device(device)
     rows = measure.models_of(models, chosen)
     return evaluate_models(rows, opened, batch_size=batch_size, device=chosen, on_progress=log.info)
 
@@ -149,7 +150,7 @@ def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
     """
     settings = {**settings, "cache": {**settings.get("cache", {}), "enabled": True}}
     config = load_config(recipe, overrides, settings)
-    device = assembly.choose_device(config.train.device)
+    device = choose_device(config.train.device)
     teachers = assembly.load_teachers(config)
     images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
     student, _ = assembly.new_student(config, teachers)
@@ -180,7 +181,7 @@ def extract(
         raise ValueError(f"features are written as .safetensors, so {path} needs that ending")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} is there already: add --overwrite, or choose another file")
-    chosen = assembly.choose_device(device)
+    chosen = choose_device(device)
     source = open_source(images)
     row = measure.bare_model(model, chosen)
     return extract_to_file(
@@ -200,14 +201,21 @@ class DemoResult(DistillResult):
     picture: Path
 
 
-def demo(out: str | Path = "runs/demo", *, steps: int | None = None) -> DemoResult:
+def demo(
+    out: str | Path = "runs/demo",
+    *,
+    steps: int | None = None,
+    on_interval: Callable[[Interval], None] | None = None,
+) -> DemoResult:
     """Two teachers into one small ViT on rendered pictures, evaluated and drawn."""
     words = [f"out={out}", *([f"optim.steps={steps}"] if steps else [])]
-    result = distill("demo", *words, overwrite=RunFolder(Path(out)).config.is_file())
+    repeated = RunFolder(Path(out)).config.is_file()
+    result = distill("demo", *words, overwrite=repeated, on_interval=on_interval)
     rows = measure.models_of([str(result.folder)], torch.device("cpu"))
     source = open_source("miniworld:objects:test")
     images = torch.stack([eval_transform(source.read(i).image, 64) for i in range(DEMO_IMAGES)])
-    shown = {row.name: row.fn for row in rows if row.kind in ("student", "teacher")}
+    shown = {row.name: row.fn for row in rows if row.kind == "teacher"}
+    shown |= {row.kind: row.fn for row in rows if row.kind == "student"}
     picture = pca_picture(shown, images, result.folder / "pca.png")
     return DemoResult(result.folder, result.steps, result.loss, result.results, picture)
 
@@ -320,7 +328,7 @@ def _introduce(
     steps = assembly.run_steps(config, images)
     encoder = sum(p.numel() for p in run.student.get_submodule("encoder").parameters())
     batch = config.optim.batch_size * config.optim.accumulate
-    log.info("student   %s, %.1f M parameters", config.student.model, encoder / 1e6)
+    log.info("student   %s, %.3g M parameters", config.student.model, encoder / 1e6)
     for name, teacher in teachers.items():
         log.info(
             "teacher   %s, %d wide, %s, domain %s, licence %s",
@@ -344,9 +352,10 @@ def _introduce(
 
 
 def _record_bad_images(folder: RunFolder, bad: Sequence[BadImage]) -> None:
-    with folder.bad_images.open("a") as file:
-        for image in bad:
-            file.write(json.dumps(image._asdict()) + "\n")
+    lines = [json.dumps(image._asdict()) for image in bad]
+    known = folder.bad_images.read_text().splitlines() if folder.bad_images.is_file() else []
+    with folder.bad_images.open("a") as file:  # a resumed run meets some of them again
+        file.writelines(f"{line}\n" for line in lines if line not in known)
     log.warning("%d broken images replaced, see %s", len(bad), folder.bad_images)
 
 

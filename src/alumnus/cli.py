@@ -2,15 +2,18 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    from alumnus.training.loop import Interval
 
 __all__ = ["app", "main"]
 
@@ -45,7 +48,14 @@ def distill(
     if print_config:
         print(api.show_config(recipe, *(overrides or [])), end="")
         return
-    result = api.distill(recipe, *(overrides or []), resume=resume, overwrite=overwrite)
+    with _progress() as on_interval:
+        result = api.distill(
+            recipe,
+            *(overrides or []),
+            resume=resume,
+            overwrite=overwrite,
+            on_interval=on_interval,
+        )
     if result.table:
         print(result.table)
     stderr.print(f"\nThe encoder is in {escape(str(result.folder))}; load it with\n")
@@ -157,11 +167,24 @@ def demo(
     """Two teachers into one small ViT, evaluated, with a picture: minutes on two CPU cores."""
     from alumnus import api
 
-    result = api.demo(out, steps=steps)
+    with _progress() as on_interval:
+        result = api.demo(out, steps=steps, on_interval=on_interval)
     print(result.table)
     stderr.print(f"\npicture: {escape(str(result.picture))}")
     stderr.print(f"The encoder is in {escape(str(result.folder))}; load it with\n")
     print(result.how_to_load)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[["Interval"], None] | None]:
+    """A bar at a terminal, in place of the line for each report; elsewhere the lines are enough."""
+    if not stderr.is_terminal:
+        yield None
+        return
+    from alumnus.report.progress import ProgressBar
+
+    with ProgressBar(stderr) as bar:
+        yield bar
 
 
 @contextmanager
@@ -197,6 +220,7 @@ def _talk() -> None:
     if sys.stderr.isatty():
         handler = RichHandler(console=stderr, show_path=False, show_level=False, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(lambda record: record.name != "alumnus.training.logs")  # the bar's words
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import timm
 
 from alumnus import hub
-from alumnus.assembly import choose_bf16, choose_device, choose_workers
 from alumnus.cachedir import cache_dir
 from alumnus.config import load_config, recipe_names
 from alumnus.encoders import VIT_SIZES
+from alumnus.hardware import choose_bf16, choose_device, choose_workers
 from alumnus.run_folder import environment
 from alumnus.spelling import unknown
 from alumnus.teachers import list_teachers

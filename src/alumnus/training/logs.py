@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alumnus.training.loop import Interval
 
-__all__ = ["MetricsLog", "format_line", "format_seconds"]
+__all__ = ["MetricsLog", "format_line", "format_pace", "format_seconds"]
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +78,16 @@ def format_line(interval: Interval, named: dict[str, float]) -> str:
     parts = [f"step {interval.step}/{interval.steps}", f"loss {named['loss']:.4f}"]
     if worst is not None and len(losses) > 1:
         parts.append(f"worst {worst} {losses[worst]:.3f}")
-    parts += [
+    return "  ".join([*parts, format_pace(interval)])
+
+
+def format_pace(interval: Interval) -> str:
+    """`412 img/s  data-wait 3%  ETA 5h12m`."""
+    parts = (
         f"{interval.images_per_s:.0f} img/s",
         f"data-wait {interval.data_wait:.0%}",
         f"ETA {format_seconds(interval.eta_s)}",
-    ]
+    )
     return "  ".join(parts)
 
 
