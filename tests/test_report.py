@@ -144,12 +144,12 @@ def test_picture_of_models_without_patches_is_refused(tmp_path: Path) -> None:
         pca_picture({"pooled": cls_only}, torch.zeros(1, 3, 8, 8), tmp_path / "pca.png")
 
 
-def test_the_progress_bar_shows_steps_loss_and_pace() -> None:
+def test_the_progress_bar_shows_steps_losses_and_pace() -> None:
     screen = io.StringIO()
     with ProgressBar(Console(file=screen, force_terminal=True, width=110)) as bar:
         for step in (20, 40):
-            metrics = {"loss": 0.25}
+            metrics = {"loss": 0.25, "loss/a": 0.1, "loss/b": 0.4}
             bar(Interval(step, 40, metrics, images_per_s=412.3, data_wait=0.03, eta_s=65.0))
     shown = Text.from_ansi(screen.getvalue()).plain
     assert "40/40" in shown
-    assert "loss 0.2500  412 img/s  data-wait 3%  ETA 1m05s" in shown
+    assert "loss 0.2500  worst b 0.400, a 0.100  412 img/s  data-wait 3%  ETA 1m05s" in shown

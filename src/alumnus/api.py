@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -265,7 +265,7 @@ def _train(
         metrics(interval)
         losses.append(interval.metrics["loss"])
         if also is not None:
-            also(interval)
+            also(replace(interval, metrics=metrics.named(interval)))
 
     trainer.on_log = report
     try:

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from alumnus.data import Source
 from alumnus.evaluation.features import FeatureKind, extract_features
 from alumnus.evaluation.suite import EvalModel
+from alumnus.tensor_files import write_tensors
 
 __all__ = ["extract_to_file"]
 
@@ -29,7 +29,7 @@ def extract_to_file(
 
     Float32, in the order of the source; `labels` [n] where it has classes. The names of the
     images and the patch grid are in the file's metadata ("names", a JSON list; "grid").
-    Returns the shapes.
+    Broken images have neither row nor name. Returns the shapes.
     """
     want: list[FeatureKind] = ["cls", "patch-mean"]
     found = extract_features(
@@ -50,14 +50,14 @@ def extract_to_file(
     metadata = {
         "model": model.name,
         "size_px": str(model.size_px or size_px),
-        "names": json.dumps([source.identity(i) for i in range(len(source))]),
+        "names": json.dumps([source.identity(i) for i in found.indices.tolist()]),
         "grid": json.dumps(found.grid),
         "classes": json.dumps(source.classes),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, partial, metadata=metadata)
+        write_tensors(tensors, partial, metadata=metadata)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

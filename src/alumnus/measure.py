@@ -1,23 +1,27 @@
 """What is evaluated, by name: runs and released encoders, bare and projected, and teachers."""
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alumnus.assembly import load_teachers
 from alumnus.config import load_config
-from alumnus.data import Source, open_source
-from alumnus.encoders import Encoder, build_encoder
+from alumnus.data import BrokenImageError, Sample, Source, open_source
+from alumnus.encoders import Encoder, EncoderSpec, build_encoder
 from alumnus.evaluation.suite import EvalModel, TaskKind, TaskSpec
 from alumnus.randomness import derive_seed
 from alumnus.run_folder import RunFolder
 from alumnus.runs import LoadedStudent, is_encoder, keeps_projectors, load_encoder, load_student
-from alumnus.teachers import Teacher, load_teacher
-from alumnus.tokens import Tokens
+from alumnus.teachers import Teacher, load_teacher, teacher_name
+from alumnus.tokens import Tokens, TokenType
 
 __all__ = ["bare_model", "models_of", "parse_tasks", "student_models", "teacher_model"]
+
+log = logging.getLogger(__name__)
 
 TASK_KINDS: dict[str, TaskKind] = {"knn": "knn", "logistic": "logistic", "joints": "joints"}
 
@@ -67,10 +71,13 @@ def _task(
 
 
 def _check_labels(task: TaskSpec) -> None:
-    """ValueError where the images do not have what the task predicts; looks at the first."""
+    """ValueError where the images do not have what the task predicts.
+
+    Looks at the first that can be read; where none can, that is said.
+    """
     for source in (task.train, task.test):
-        fields = source.read(0).fields
-        held = fields.get("json", {}).get("joints") if task.kind == "joints" else fields.get("cls")
+        labels = _first_sample(source).fields
+        held = labels.get("json", {}).get("joints") if task.kind == "joints" else labels.get("cls")
         if held is None:
             what = "joints" if task.kind == "joints" else "classes"
             raise ValueError(
@@ -78,30 +85,101 @@ def _check_labels(task: TaskSpec) -> None:
             )
 
 
+def _first_sample(source: Source) -> Sample:
+    why: BrokenImageError | None = None
+    for index in range(len(source)):
+        try:
+            return source.read(index)
+        except BrokenImageError as error:
+            why = error
+    raise ValueError(
+        f"none of the {len(source)} images of {source.name!r} can be read; the last: {why}"
+    )
+
+
 def models_of(names: Sequence[str], device: torch.device) -> list[EvalModel]:
     """Rows for the models named: a run brings its bare encoder, projections and teachers.
 
-    Any other encoder, released checkpoint or teacher is one row. ValueError for unknown names.
+    Any other encoder, released checkpoint or teacher is one row. Students with equal encoders
+    share the row of the untrained one, runs with equal teachers theirs. ValueError for a model
+    that cannot be had; a teacher that a run brings is then left out with a warning.
     """
-    rows: dict[str, EvalModel] = {}
+    students: dict[Path, LoadedStudent | Encoder] = {}
+    teachers = _Teachers(device)
     for name in names:
         path = Path(name).expanduser()
-        config = RunFolder(path).config
-        if config.is_file():
-            for alias, teacher in load_teachers(load_config(config)).items():
-                rows.setdefault(alias, teacher_model(teacher.to(device)))
         if is_encoder(path):
-            label = path.resolve().name
-            if keeps_projectors(path):
-                found = student_models(load_student(path), label, device)
-            else:
-                found = [_encoder_model(label, load_encoder(path), device)]
-            rows |= {row.name: row for row in found}
+            path = path.resolve()
+            students[path] = load_student(path) if keeps_projectors(path) else load_encoder(path)
+            teachers.add_all_of(path)
         else:
-            teacher = load_teacher(name)
-            rows.setdefault(teacher.name, teacher_model(teacher.to(device)))
+            teachers.add(teacher_name(name), _Origin(name), of=name)
+
+    labels = _labels(list(students), [row.name for row in teachers.rows])
+    rows = [*teachers.rows]
+    specs: list[EncoderSpec] = []
+    for label, loaded in zip(labels, students.values(), strict=True):
+        if isinstance(loaded, LoadedStudent):
+            rows += _trained_models(loaded, label, device)
+            specs.append(_fresh(loaded.spec.encoder))
+        else:
+            rows.append(_encoder_model(label, loaded, device))
+    distinct = [spec for i, spec in enumerate(specs) if spec not in specs[:i]]
+    rows += [_untrained_model(spec, _untrained_name(spec, distinct), device) for spec in distinct]
     order = ["teacher", "student", "projected", "baseline"]
-    return sorted(rows.values(), key=lambda row: order.index(row.kind))
+    return sorted(rows, key=lambda row: order.index(row.kind))
+
+
+class _Origin(NamedTuple):
+    """What makes two teachers the same."""
+
+    model: str
+    weights: str | None = None
+    tokens: tuple[TokenType, ...] | None = None
+
+
+class _Teachers:
+    """The rows of teachers: equal ones are loaded once, others keep names of their own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.rows: list[EvalModel] = []
+        self._device = device
+        self._held: dict[str, _Origin] = {}
+
+    def add(self, name: str, origin: _Origin, *, of: str) -> None:
+        """Load a teacher; where its name is that of another, that of its run follows."""
+        if self._held.get(name, origin) != origin:
+            name = f"{name} ({of})"
+        if name not in self._held:
+            teacher = load_teacher(
+                origin.model, name=name, weights=origin.weights, tokens=origin.tokens
+            )
+            self.rows.append(teacher_model(teacher.to(self._device)))
+            self._held[name] = origin
+
+    def add_all_of(self, run: Path) -> None:
+        """The teachers of a run, without those that cannot be had."""
+        recipe = RunFolder(run).config
+        if not recipe.is_file():
+            return
+        for name, section in load_config(recipe).teachers.items():
+            tokens = None if section.tokens is None else tuple(section.tokens)
+            try:
+                self.add(name, _Origin(section.model, section.weights, tokens), of=run.name)
+            except (ValueError, OSError) as error:
+                log.warning("going on without teacher %s of %s: %s", name, run.name, error)
+
+
+def _labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
+    """A name for each encoder: its folder's, with those above where two folders have one name.
+
+    `lite2 (run)` is the student in a folder that has the name of a teacher.
+    """
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    names = ["/".join(path.parts[-depth:]) for path in paths]
+    return [f"{name} (run)" if name in taken else name for name in names]
 
 
 def bare_model(name: str, device: torch.device) -> EvalModel:
@@ -119,6 +197,12 @@ def teacher_model(teacher: Teacher) -> EvalModel:
 
 def student_models(loaded: LoadedStudent, label: str, device: torch.device) -> list[EvalModel]:
     """The bare encoder, its projection to each teacher's space, and the same encoder untrained."""
+    spec = _fresh(loaded.spec.encoder)
+    untrained = _untrained_model(spec, _untrained_name(spec, [spec]), device)
+    return [*_trained_models(loaded, label, device), untrained]
+
+
+def _trained_models(loaded: LoadedStudent, label: str, device: torch.device) -> list[EvalModel]:
     student = loaded.student.to(device).eval()
     standardizers = loaded.standardizers.to(device)
 
@@ -128,25 +212,39 @@ def student_models(loaded: LoadedStudent, label: str, device: torch.device) -> l
 
         return predict
 
-    size_px = student.encoder.image_size
-    rows = [_encoder_model(label, student.encoder, device)]
-    rows += [
+    projected = [
         EvalModel(
-            name=f"{label} as {teacher}", kind="projected", fn=projection(teacher), size_px=size_px
+            name=f"{label} as {teacher}",
+            kind="projected",
+            fn=projection(teacher),
+            size_px=student.encoder.image_size,
         )
         for teacher in loaded.spec.projectors
     ]
+    return [_encoder_model(label, student.encoder, device), *projected]
+
+
+def _fresh(spec: EncoderSpec) -> EncoderSpec:
+    """The untrained encoder, without what makes no difference to it in evaluation."""
+    return replace(spec, pretrained=False, drop_path=0.0)
+
+
+def _untrained_model(spec: EncoderSpec, name: str, device: torch.device) -> EvalModel:
     torch.manual_seed(derive_seed(0, "untrained"))
-    untrained = build_encoder(loaded.spec.encoder).to(device).eval()
-    rows.append(
-        EvalModel(
-            name=f"{label} untrained",
-            kind="baseline",
-            fn=lambda images: untrained(images).final,
-            size_px=size_px,
-        )
-    )
-    return rows
+    encoder = build_encoder(spec).to(device).eval()
+    return replace(_encoder_model(name, encoder, device), kind="baseline")
+
+
+def _untrained_name(spec: EncoderSpec, beside: Sequence[EncoderSpec]) -> str:
+    """`untrained vit_tiny`, with what tells it from others of its model: `(128 px, patch 16)`."""
+    others = [other for other in beside if other.model == spec.model]
+    words = {"image_size": "{} px", "patch_size": "patch {}"}
+    told = [
+        words.get(key.name, key.name.replace("_", " ") + " {}").format(getattr(spec, key.name))
+        for key in fields(spec)
+        if any(getattr(other, key.name) != getattr(spec, key.name) for other in others)
+    ]
+    return f"untrained {spec.model}" + (f" ({', '.join(told)})" if told else "")
 
 
 def _encoder_model(label: str, encoder: Encoder, device: torch.device) -> EvalModel:

@@ -16,13 +16,14 @@ from typing import Any, Literal, TypeVar, cast, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
 from alumnus.released import load_released
 from alumnus.standardize import Kind, Standardizers
 from alumnus.student import Student, StudentSpec, build_student
+from alumnus.tensor_files import write_tensors
 from alumnus.tokens import Tokens
 
 __all__ = [
@@ -181,7 +182,7 @@ def _write(
     held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({**description, "sha256": _sha256(held)}, indent=1) + "\n"
     weights = folder / f".{stem}.safetensors.{os.getpid()}"
-    save_file(held, weights, metadata={METADATA: text})
+    write_tensors(held, weights, metadata={METADATA: text})
     _replace(weights, folder / f"{stem}.safetensors")
     copy = folder / f".{stem}.json.{os.getpid()}"
     copy.write_text(text)

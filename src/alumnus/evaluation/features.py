@@ -1,5 +1,6 @@
 """Frozen features of a source, for several models from one decoding of the images."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alumnus.data import Source, eval_transform
+from alumnus.data import BrokenImageError, Source, eval_transform
 from alumnus.spelling import unknown
 from alumnus.tokens import Grid, Tokens, resize_grid
 
@@ -22,6 +23,8 @@ __all__ = [
     "extract_features",
     "to_tensor",
 ]
+
+log = logging.getLogger(__name__)
 
 FeatureFn = Callable[[Tensor], Tokens]  # [B, 3, S, S] ImageNet-normalised -> tokens
 FeatureKind = Literal["cls", "patch-mean", "patches"]
@@ -39,6 +42,7 @@ class Features:
     labels: Tensor | None = None  # [n] int64, the field "cls"
     joints: Tensor | None = None  # [n, J, 3], x and y in widths and heights, 1 where visible
     sizes: Tensor  # [n, 2] int64, width and height of the stored images in pixels
+    indices: Tensor  # [n] int64, places of the images in their source: broken ones are left out
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -47,6 +51,7 @@ class Features:
 class _Item(NamedTuple):
     """One image, at each size that some model wants, and its labels."""
 
+    index: int  # in the source
     views: dict[int, Tensor]  # size in pixels -> [3, S, S]
     label: int | None
     joints: list[list[float]] | None
@@ -64,8 +69,8 @@ def to_tensor(image: Image.Image, size_px: int, geometry: Geometry) -> Tensor:  
     return eval_transform(image, size_px)
 
 
-class _Pictures(Dataset[_Item]):
-    """A source as a torch data set."""
+class _Pictures(Dataset[_Item | BrokenImageError]):
+    """A source as a torch data set. An error is a value, to come back from a data worker."""
 
     def __init__(self, source: Source, sizes_px: Sequence[int], geometry: Geometry) -> None:
         self.source, self.sizes_px, self.geometry = source, sizes_px, geometry
@@ -73,10 +78,13 @@ class _Pictures(Dataset[_Item]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> _Item:
-        image, fields = self.source.read(index)
+    def __getitem__(self, index: int) -> _Item | BrokenImageError:
+        try:
+            image, fields = self.source.read(index)
+        except BrokenImageError as error:
+            return error
         views = {size: to_tensor(image, size, self.geometry) for size in self.sizes_px}
-        return _Item(views, fields.get("cls"), _joints(fields), image.size)
+        return _Item(index, views, fields.get("cls"), _joints(fields), image.size)
 
 
 def _joints(fields: Mapping[str, Any]) -> list[list[float]] | None:
@@ -114,13 +122,28 @@ def _batches(
     batch_size: int,
     num_workers: int,
 ) -> Iterator[list[_Item]]:
+    """The images that can be read; the others are named in the log, and counted at the end."""
     loader = DataLoader(
         _Pictures(source, sizes_px, geometry),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=list[_Item],
+        collate_fn=list,
     )
-    yield from loader
+    broken: list[BrokenImageError] = []
+    for read in loader:
+        errors = [item for item in read if isinstance(item, BrokenImageError)]
+        for error in errors:
+            log.warning("left out: %s", error)
+        broken += errors
+        if len(errors) < len(read):
+            yield [item for item in read if not isinstance(item, BrokenImageError)]
+    if broken and len(broken) == len(source):
+        raise ValueError(
+            f"none of the {len(source)} images of {source.name!r} can be read; the last: "
+            f"{broken[-1]}"
+        )
+    if broken:
+        log.warning("%s: %d of %d images left out", source.name, len(broken), len(source))
 
 
 def extract_all(
@@ -135,12 +158,15 @@ def extract_all(
     num_workers: int = 0,
     device: str | torch.device = "cpu",
 ) -> dict[str, Features]:
-    """Features of all images of a source, in its order, for each model by name.
+    """Features of the images of a source, in its order, for each model by name.
 
     `size_px` is one input size for all models or one for each. Every image is decoded once, and
     resized once for each size. Patch grids finer than `max_grid` are averaged down to it. Models
     run without gradients on images on `device`; evaluation mode is theirs to set. Joints come from
     the field json["joints"], J times [x, y, visible] in pixels, and are scaled to the image.
+
+    An image that cannot be decoded is left out for all models, with a warning that names it;
+    `Features.indices` are those of the others. ValueError where there are no others.
     """
     for kind in want:
         if kind not in get_args(FeatureKind):
@@ -204,6 +230,7 @@ def _truth(items: Sequence[_Item], source: Source) -> Features:
         labels=torch.tensor(labels, dtype=torch.int64) if labels else None,
         joints=placed,
         sizes=sizes,
+        indices=torch.tensor([item.index for item in items], dtype=torch.int64),
     )
 
 

@@ -110,7 +110,8 @@ def evaluate(
 
     Tasks with the same images and input size share one extraction, in which each image is decoded
     once for all models. A model without the tokens that a task needs gets no score there, and
-    `Results.missing` says why. Results depend on the seeds of the tasks only.
+    `Results.missing` says why. Broken images are left out, with a warning, for all models: the
+    task's record counts and hashes the others. Results depend on the seeds of the tasks only.
     """
     for what, names in (("models", [m.name for m in models]), ("tasks", [t.name for t in tasks])):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -122,6 +123,7 @@ def evaluate(
 
     scores: dict[str, dict[str, TaskScore]] = {t.name: {} for t in tasks}
     missing: dict[str, dict[str, str]] = {t.name: {} for t in tasks}
+    records: dict[str, TaskRecord] = {}
     for group in _groups(tasks):
         train, test = (
             _extract(models, group, source, batch_size, num_workers, device, say)
@@ -137,12 +139,13 @@ def evaluate(
                     missing[task.name][model.name] = str(error)
             any_model = models[0].name
             scores[task.name][CONSTANT] = _constant(task, train[any_model], test[any_model])
+            records[task.name] = _record(task, train[any_model], test[any_model])
     return Results(
         models=(
             *(ModelRecord(name=m.name, kind=m.kind) for m in models),
             ModelRecord(name=CONSTANT, kind="baseline"),
         ),
-        tasks=tuple(_record(task) for task in tasks),
+        tasks=tuple(records[task.name] for task in tasks),
         scores=scores,
         missing=missing,
     )
@@ -313,7 +316,7 @@ def _constant(task: TaskSpec, train: Features, test: Features) -> TaskScore:
     return TaskScore(value=100 * hits / len(frequent), details={"classes": len(frequent)})
 
 
-def _record(task: TaskSpec) -> TaskRecord:
+def _record(task: TaskSpec, train: Features, test: Features) -> TaskRecord:
     protocol: dict[TaskKind, dict[str, JsonValue]] = {
         "knn": {"ks": list(KNN_K), "headline_k": HEADLINE_K, "temperature": 0.07, "l2": True},
         "logistic": {
@@ -340,15 +343,20 @@ def _record(task: TaskSpec) -> TaskRecord:
         metric=METRICS[task.kind],
         size_px=task.size_px,
         seed=task.seed,
-        train=_images(task.train),
-        test=_images(task.test),
+        train=_images(task.train, train),
+        test=_images(task.test, test),
         protocol={**protocol[task.kind], **common},
     )
 
 
-def _images(source: Source) -> dict[str, JsonValue]:
+def _images(source: Source, features: Features) -> dict[str, JsonValue]:
     """Which images: two evaluations with the same hash saw the same ones in the same order."""
     digest = hashlib.sha256()
-    for index in range(len(source)):
+    for index in features.indices.tolist():
         digest.update(source.identity(index).encode() + b"\n")
-    return {"source": source.name, "images": len(source), "identities_sha256": digest.hexdigest()}
+    return {
+        "source": source.name,
+        "images": len(features),
+        "left_out": len(source) - len(features),
+        "identities_sha256": digest.hexdigest(),
+    }

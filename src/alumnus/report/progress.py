@@ -6,16 +6,18 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from alumnus.training.logs import format_pace
+from alumnus.training.logs import format_losses, format_pace
 from alumnus.training.loop import Interval
 
 __all__ = ["ProgressBar"]
 
+SHOWN = 3  # teachers, those with the highest loss
+
 
 class ProgressBar:
-    """A bar with loss, images per second, data-wait and ETA; drawn from the first report on.
+    """A bar with losses, images per second, data-wait and ETA; drawn from the first report on.
 
-    A context manager; call it with each `Interval`. Text logged to the same console meanwhile
+    A context manager; call it with each `Interval`, its metrics by name. Text logged to the same console meanwhile
     scrolls above the bar.
     """
 
@@ -37,8 +39,9 @@ class ProgressBar:
         if self._task is None:
             self._task = self._progress.add_task("", total=interval.steps)
             self._progress.start()
-        pace = f"loss {interval.metrics['loss']:.4f}  {format_pace(interval)}"
-        self._progress.update(self._task, completed=interval.step, description=pace)
+        losses = format_losses(interval.metrics, teachers=SHOWN)
+        description = f"{losses}  {format_pace(interval)}"
+        self._progress.update(self._task, completed=interval.step, description=description)
         if interval.step == interval.steps:  # what follows, the evaluation, has its own words
             self._progress.stop()
 

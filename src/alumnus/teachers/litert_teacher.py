@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
 
@@ -77,7 +77,10 @@ class LitertNetwork(nn.Module):
         self._idle = SimpleQueue()
 
     def _interpreter(self) -> "_Interpreter":
-        return _Interpreter(self.file, self.tensor) if self._idle.empty() else self._idle.get()
+        try:
+            return self._idle.get_nowait()
+        except Empty:  # asking first would let another thread take the last one in between
+            return _Interpreter(self.file, self.tensor)
 
 
 class _Interpreter:

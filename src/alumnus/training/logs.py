@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alumnus.training.loop import Interval
 
-__all__ = ["MetricsLog", "format_line", "format_pace", "format_seconds"]
+__all__ = ["MetricsLog", "format_line", "format_losses", "format_pace", "format_seconds"]
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +71,20 @@ class MetricsLog:
         self._writer.close()
 
 
-def format_line(interval: Interval, named: dict[str, float]) -> str:
+def format_line(interval: Interval, named: Mapping[str, float]) -> str:
     """`step 1200/50000  loss 0.412  worst mast3r 0.61  412 img/s  data-wait 3%  ETA 5h12m`."""
+    losses = format_losses(named, teachers=1)
+    return f"step {interval.step}/{interval.steps}  {losses}  {format_pace(interval)}"
+
+
+def format_losses(named: Mapping[str, float], *, teachers: int) -> str:
+    """`loss 0.412  worst mast3r 0.61, dinov2 0.43`: the total, and the highest of several."""
     losses = {name.removeprefix("loss/"): v for name, v in named.items() if "loss/" in name}
-    worst = max(losses, key=lambda name: losses[name], default=None)
-    parts = [f"step {interval.step}/{interval.steps}", f"loss {named['loss']:.4f}"]
-    if worst is not None and len(losses) > 1:
-        parts.append(f"worst {worst} {losses[worst]:.3f}")
-    return "  ".join([*parts, format_pace(interval)])
+    worst = sorted(losses, key=lambda name: -losses[name])[:teachers]
+    total = f"loss {named['loss']:.4f}"
+    if len(losses) < 2:
+        return total
+    return f"{total}  worst {', '.join(f'{name} {losses[name]:.3f}' for name in worst)}"
 
 
 def format_pace(interval: Interval) -> str:
