@@ -274,6 +274,23 @@ def test_litert_teachers_are_the_same_in_other_processes_and_with_more_threads(
     assert copy.fingerprint() == teacher.fingerprint()
 
 
+@needs_litert
+def test_an_interpreter_that_another_thread_takes_first_is_not_waited_for(tmp_path: Path) -> None:
+    class Raced(SimpleQueue[Any]):
+        """What is seen in it is gone by the time it is taken."""
+
+        def empty(self) -> bool:
+            return False
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            raise AssertionError("this would wait for ever")
+
+    network = LitertNetwork(write_tiny_litert(tmp_path / "tiny.tflite"), "inner/Relu")
+    network._idle = Raced()
+    images = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(network(images).as_map(), images.relu())
+
+
 def test_fingerprints_follow_the_weights() -> None:
     first, same, other = (patch_mean_teacher(seed=s).fingerprint() for s in (0, 0, 1))
     assert first == same != other

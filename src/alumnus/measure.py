@@ -147,22 +147,30 @@ class _Teachers:
         self._held: dict[str, _Origin] = {}
 
     def add(self, name: str, origin: _Origin, *, of: str) -> None:
-        """Load a teacher; where its name is that of another, that of its run follows."""
-        if self._held.get(name, origin) != origin:
-            name = f"{name} ({of})"
-        if name not in self._held:
-            teacher = load_teacher(
-                origin.model, name=name, weights=origin.weights, tokens=origin.tokens
-            )
-            self.rows.append(teacher_model(teacher.to(self._device)))
-            self._held[name] = origin
+        """Load a teacher; where another has its name, that of its run follows: `lite2 (run)`."""
+        shown = name if self._held.get(name, origin) == origin else f"{name} ({of})"
+        if shown in self._held:
+            return
+        teacher = load_teacher(
+            origin.model, name=name, weights=origin.weights, tokens=origin.tokens
+        )
+        self.rows.append(replace(teacher_model(teacher.to(self._device)), name=shown))
+        self._held[shown] = origin
 
     def add_all_of(self, run: Path) -> None:
         """The teachers of a run, without those that cannot be had."""
         recipe = RunFolder(run).config
         if not recipe.is_file():
             return
-        for name, section in load_config(recipe).teachers.items():
+        try:
+            sections = load_config(recipe).teachers
+        except ValueError as error:
+            why = str(error).splitlines()[0]
+            log.warning(
+                "going on without the teachers of %s: in its config.yaml, %s", run.name, why
+            )
+            return
+        for name, section in sections.items():
             tokens = None if section.tokens is None else tuple(section.tokens)
             try:
                 self.add(name, _Origin(section.model, section.weights, tokens), of=run.name)
@@ -178,7 +186,7 @@ def _labels(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1
-    names = ["/".join(path.parts[-depth:]) for path in paths]
+    names = [Path(*path.parts[-depth:]).as_posix() for path in paths]
     return [f"{name} (run)" if name in taken else name for name in names]
 
 

@@ -51,7 +51,7 @@ class Features:
 class _Item(NamedTuple):
     """One image, at each size that some model wants, and its labels."""
 
-    index: int  # in the source
+    place: int  # in the source
     views: dict[int, Tensor]  # size in pixels -> [3, S, S]
     label: int | None
     joints: list[list[float]] | None
@@ -230,7 +230,7 @@ def _truth(items: Sequence[_Item], source: Source) -> Features:
         labels=torch.tensor(labels, dtype=torch.int64) if labels else None,
         joints=placed,
         sizes=sizes,
-        indices=torch.tensor([item.index for item in items], dtype=torch.int64),
+        indices=torch.tensor([item.place for item in items], dtype=torch.int64),
     )
 
 

@@ -17,8 +17,8 @@ SHOWN = 3  # teachers, those with the highest loss
 class ProgressBar:
     """A bar with losses, images per second, data-wait and ETA; drawn from the first report on.
 
-    A context manager; call it with each `Interval`, its metrics by name. Text logged to the same console meanwhile
-    scrolls above the bar.
+    A context manager; call it with each `Interval`, its metrics by name. Text logged to the same
+    console meanwhile scrolls above the bar.
     """
 
     def __init__(self, console: Console) -> None:
