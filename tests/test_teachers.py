@@ -1,6 +1,8 @@
 import importlib.util
 import pickle
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 import timm
@@ -22,6 +24,7 @@ from alumnus.teachers import (
     teacher_name,
 )
 from alumnus.teachers.base import match_images, resize_images
+from alumnus.teachers.litert_teacher import LitertNetwork
 from alumnus.tokens import EncoderOutput, Tokens
 from golden_files import golden, golden_json
 from tiny_teachers import PatchMean, patch_mean_teacher, write_tiny_litert
