@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alumnus.data import Sample, Source, open_source
 from alumnus.evaluation.features import extract_all, extract_features
+from alumnus.evaluation.joints import SIGMA
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.suite import CONSTANT, EvalModel, TaskSpec, evaluate
 from alumnus.tokens import Tokens
@@ -123,6 +124,7 @@ def test_joints_are_found_by_a_model_that_sees_and_not_by_the_constant() -> None
     found = scores(results, "dots")
     assert found["eyes"] > found[CONSTANT] + 20
     assert results.scores["dots"]["eyes"].details["grid"] == [7, 7]
+    assert results.tasks[0].protocol["sigma"] == SIGMA
     assert "cls" not in found
     assert results.missing["dots"] == {"cls": "no patch tokens"}
 

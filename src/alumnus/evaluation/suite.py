@@ -19,6 +19,7 @@ from alumnus.evaluation.features import (
 from alumnus.evaluation.joints import (
     JOINT_GRID,
     LSP_TORSO,
+    SIGMA,
     Pairs,
     constant_joints,
     joint_regression,
@@ -329,6 +330,7 @@ def _record(task: TaskSpec, train: Features, test: Features) -> TaskRecord:
         "joints": {
             "readout": "ridge regression of heat maps",
             "max_grid": list(JOINT_GRID),
+            "sigma": SIGMA,
             "threshold": THRESHOLD,
             "torso": [list(pair) for pair in task.torso],
             "val_ratio": 0.2,
