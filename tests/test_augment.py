@@ -24,8 +24,8 @@ from alumnus.data import (
     eval_transform,
 )
 from alumnus.data.philox import philox, uniforms
-from alumnus.data.pixels import apply_to_array, gaussian_blur, luminance
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
+from alumnus.data.pixels import apply_to_array, gaussian_blur
+from alumnus.images import IMAGENET_MEAN, IMAGENET_STD, luminance
 from image_files import picture
 
 DRAWS = 4000

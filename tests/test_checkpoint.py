@@ -61,7 +61,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_earlier_checkpoint(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(module, "write_tensors", full)
     with pytest.raises(OSError, match="the disk is full: checkpoint step 2") as caught:
         checkpoints.save(2, tensors(2), {})
     assert "--resume" in str(caught.value)

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import toys
 from alumnus import api, cli, hub
 from alumnus.config import load_config
 from alumnus.describe import LISTS
 from alumnus.evaluation.results import Results
+from alumnus.tensor_files import write_tensors
 from alumnus.training import checkpoint
 from image_files import write_folder
 
@@ -407,10 +408,10 @@ def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint_and_the_run_can_go_on
     def full(*arguments: Any, **options: Any) -> None:
         if next(times, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save_file(*arguments, **options)
+        write_tensors(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(checkpoint, "write_tensors", full)
         said = distil(run)
     assert said.code == 2
     last = said.err.splitlines()[-1]
@@ -452,3 +453,19 @@ def test_broken_images_among_good_ones_are_replaced_and_listed(run: Run, place: 
     assert distil(run, "optim.steps=8", "--resume").code == 0
     again = (place / "run" / "bad_images.jsonl").read_text().splitlines()
     assert len(again) == len(set(again)) == len(bad)
+
+
+def test_a_student_of_grey_images_is_evaluated_and_extracted_from_colour_pictures(
+    run: Run, place: Path
+) -> None:
+    assert distil(run, "student.in_channels=1").code == 0
+    assert run("extract", "run", "photos", "features.safetensors").code == 0
+    measured = run("evaluate", "run", "--task", "knn=photos/train,photos/train")
+    assert measured.code == 0
+    assert "untrained" in measured.out
+
+
+def test_a_teacher_may_not_be_called_student(run: Run, place: Path) -> None:
+    said = distil(run, "teachers.student.model=efficientnet-lite0")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert "give the teacher another name" in said.err

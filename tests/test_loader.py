@@ -31,7 +31,7 @@ from alumnus.data import (
     sweep,
 )
 from alumnus.data import apply as apply_augmentation
-from alumnus.data.pixels import luminance
+from alumnus.images import luminance
 from image_files import picture, write_folder
 
 

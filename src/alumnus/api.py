@@ -166,7 +166,7 @@ def extract(
     images: str,
     out: str | Path,
     *,
-    size: int = 224,
+    size: int | None = None,
     patches: bool = False,
     batch_size: int = 64,
     overwrite: bool = False,
@@ -174,7 +174,8 @@ def extract(
 ) -> dict[str, tuple[int, ...]]:
     """Write the features of images to a safetensors file; the shapes that were written.
 
-    `model` is a run (its bare encoder), an encoder, a released checkpoint or a teacher.
+    `model` is a run (its bare encoder), an encoder, a released checkpoint or a teacher; `size`,
+    px, that of the model where not given.
     """
     path = Path(out).expanduser()
     if path.suffix != ".safetensors":

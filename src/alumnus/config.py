@@ -260,6 +260,8 @@ class RunConfig(Section):
     def _named(cls, value: dict[str, TeacherSection]) -> dict[str, TeacherSection]:
         if not value:
             raise ValueError("at least one teacher is needed, e.g. teachers=efficientnet-lite2")
+        if "student" in value:
+            raise ValueError("'student' names the student in tables: give the teacher another name")
         for name in value:
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(

@@ -20,7 +20,7 @@ def extract_to_file(
     source: Source,
     path: Path,
     *,
-    size_px: int,
+    size_px: int | None = None,  # None: the model's own, else 224
     patches: bool = False,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
@@ -31,11 +31,12 @@ def extract_to_file(
     images and the patch grid are in the file's metadata ("names", a JSON list; "grid").
     Broken images have neither row nor name. Returns the shapes.
     """
+    size_px = size_px or model.size_px or 224
     want: list[FeatureKind] = ["cls", "patch-mean"]
     found = extract_features(
         model.fn,
         source,
-        size_px=model.size_px or size_px,
+        size_px=size_px,
         batch_size=batch_size,
         want=[*want, "patches"] if patches else want,
         device=device,
@@ -49,7 +50,7 @@ def extract_to_file(
     tensors = {name: tensor.contiguous() for name, tensor in held.items() if tensor is not None}
     metadata = {
         "model": model.name,
-        "size_px": str(model.size_px or size_px),
+        "size_px": str(size_px),
         "names": json.dumps([source.identity(i) for i in found.indices.tolist()]),
         "grid": json.dumps(found.grid),
         "classes": json.dumps(source.classes),

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "renormalise"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "luminance", "renormalise"]
 
 IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's grey
 
 
 def renormalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -19,8 +20,19 @@ def renormalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) 
     if tuple(mean) == IMAGENET_MEAN and tuple(std) == IMAGENET_STD:
         return images
 
-    def channels(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+    return (_pixels(images) - _channels(mean, images)) / _channels(std, images)
 
-    pixels = images * channels(IMAGENET_STD) + channels(IMAGENET_MEAN)  # in [0, 1]
-    return (pixels - channels(mean)) / channels(std)
+
+def luminance(images: Tensor) -> Tensor:  # [..., 3, H, W] -> [..., 1, H, W]
+    """One grey channel of ImageNet-normalised images, normalised with the mean statistics."""
+    grey = (_pixels(images) * _channels(LUMA, images)).sum(dim=-3, keepdim=True)
+    return (grey - sum(IMAGENET_MEAN) / 3) / (sum(IMAGENET_STD) / 3)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """In [0, 1]."""
+    return images * _channels(IMAGENET_STD, images) + _channels(IMAGENET_MEAN, images)
+
+
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)

@@ -13,6 +13,7 @@ from alumnus.config import load_config
 from alumnus.data import BrokenImageError, Sample, Source, open_source
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
 from alumnus.evaluation.suite import EvalModel, TaskKind, TaskSpec
+from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 from alumnus.run_folder import RunFolder
 from alumnus.runs import LoadedStudent, is_encoder, keeps_projectors, load_encoder, load_student
@@ -212,11 +213,12 @@ def student_models(loaded: LoadedStudent, label: str, device: torch.device) -> l
 
 def _trained_models(loaded: LoadedStudent, label: str, device: torch.device) -> list[EvalModel]:
     student = loaded.student.to(device).eval()
+    seen = _seen_by(student.encoder, label)
     standardizers = loaded.standardizers.to(device)
 
     def projection(teacher: str) -> Callable[[Tensor], Tokens]:
         def predict(images: Tensor) -> Tokens:
-            return standardizers.inverse({teacher: student(images)[teacher]})[teacher]
+            return standardizers.inverse({teacher: student(seen(images))[teacher]})[teacher]
 
         return predict
 
@@ -256,10 +258,20 @@ def _untrained_name(spec: EncoderSpec, beside: Sequence[EncoderSpec]) -> str:
 
 
 def _encoder_model(label: str, encoder: Encoder, device: torch.device) -> EvalModel:
-    encoder = encoder.to(device).eval()
+    encoder, seen = encoder.to(device).eval(), _seen_by(encoder, label)
     return EvalModel(
         name=label,
         kind="student",
-        fn=lambda images: encoder(images).final,
+        fn=lambda images: encoder(seen(images)).final,
         size_px=encoder.image_size,
     )
+
+
+def _seen_by(encoder: Encoder, label: str) -> Callable[[Tensor], Tensor]:
+    """From RGB images to what the encoder takes: those, or their luminance."""
+    if encoder.in_channels not in (1, 3):
+        raise ValueError(
+            f"{label!r} takes {encoder.in_channels} channels, but pictures are RGB or grey: "
+            "give your own tensors to alumnus.load(...) in Python"
+        )
+    return luminance if encoder.in_channels == 1 else lambda images: images

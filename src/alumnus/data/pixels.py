@@ -17,12 +17,11 @@ from torchvision.transforms.v2 import functional as TF
 from alumnus.data.augment import AugmentConfig, AugmentParams, Box, crop_box
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["Size", "apply", "apply_to_array", "eval_transform", "gaussian_blur", "luminance"]
+__all__ = ["Size", "apply", "apply_to_array", "eval_transform", "gaussian_blur"]
 
 Size = int | tuple[int, int]
 
 ADJUST = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's grey
 MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
 STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
@@ -111,13 +110,6 @@ def gaussian_blur(pixels: Tensor, *, kernel_px: int, sigma_px: float) -> Tensor:
     for i in range(1, kernel_px):
         blurred.add_(rows[..., i : i + height, :], alpha=shares[i])
     return blurred
-
-
-def luminance(images: Tensor) -> Tensor:  # [..., 3, H, W] normalised -> [..., 1, H, W] normalised
-    """One grey channel, normalised with the mean of ImageNet's statistics."""
-    weights = torch.tensor(LUMA, dtype=images.dtype).view(3, 1, 1)
-    grey = ((images * STD + MEAN) * weights).sum(dim=-3, keepdim=True)
-    return _normalise_channels(grey)
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from alumnus.data.augment import AugmentConfig, AugmentParams, draw
 from alumnus.data.batch import BadImage, Batch, Sample, Source
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.mixture import Location
-from alumnus.data.pixels import Size, apply, apply_to_array, luminance
+from alumnus.data.pixels import Size, apply, apply_to_array
+from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 
 __all__ = ["BatchReader", "Made", "PlainReader", "Views"]

@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from alumnus.tensor_files import write_tensors
 
 __all__ = ["Checkpoint", "Checkpoints", "write_atomically"]
 
@@ -54,7 +56,7 @@ class Checkpoints:
             shutil.rmtree(left, ignore_errors=True)
         try:
             temporary.mkdir()
-            save_file(
+            write_tensors(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
                 temporary / "state.safetensors",
             )
