@@ -1,11 +1,9 @@
 """The loader: a batch is a function of its position, whatever makes it and whatever is broken."""
 
 import itertools
-import logging
 import pickle
 import random
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from alumnus.data import (
     Source,
     draw,
     eval_transform,
-    iterate,
     make_loader,
     open_source,
     sweep,
@@ -217,21 +214,6 @@ def test_sweep_continues_where_it_stopped_and_leaves_broken_images_out() -> None
     assert torch.cat([batch.position for batch in rest]).tolist() == [
         p for p in positions if p >= 18
     ]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_iteration_visits_a_source_once_in_order(
-    workers: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = Pictures("a", 9, broken=[4])
-    transform = partial(eval_transform, size=16)
-    with caplog.at_level(logging.WARNING):
-        batches = list(iterate(source, transform, batch_size=4, num_workers=workers))
-    assert torch.cat([indices for _, indices in batches]).tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
-    for images, indices in batches:
-        for image, index in zip(images, indices.tolist(), strict=True):
-            assert torch.equal(image, eval_transform(source.read(index).image, 16))
-    assert "'a/4' of 'a' cannot be decoded" in caplog.text
 
 
 def test_loader_of_files_survives_an_image_that_breaks_while_training(tmp_path: Path) -> None:

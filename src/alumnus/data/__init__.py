@@ -5,7 +5,7 @@ from alumnus.data.batch import BadImage, Batch, Sample, Source
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.folder import FolderSource
 from alumnus.data.holdout import hold_out, split_indices
-from alumnus.data.loader import Loader, iterate, make_loader, sweep
+from alumnus.data.loader import Loader, make_loader, sweep
 from alumnus.data.mixture import Location, Mixture, Sampling
 from alumnus.data.packs import PackSource
 from alumnus.data.pixels import Size, apply, eval_transform
@@ -35,7 +35,6 @@ __all__ = [
     "draw",
     "eval_transform",
     "hold_out",
-    "iterate",
     "make_loader",
     "open_source",
     "split_indices",

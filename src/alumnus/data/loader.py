@@ -6,22 +6,20 @@ of workers cannot matter, and resuming is starting at another position.
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TypeVar
 
 import torch
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from alumnus.data.augment import AugmentConfig
 from alumnus.data.batch import BadImage, Batch, Source
 from alumnus.data.mixture import Location, Mixture
 from alumnus.data.pixels import Size
-from alumnus.data.reader import BatchReader, PlainReader, Views
+from alumnus.data.reader import BatchReader, Views
 
-__all__ = ["Loader", "iterate", "make_loader", "sweep"]
+__all__ = ["Loader", "make_loader", "sweep"]
 
 _T = TypeVar("_T")
 
@@ -108,26 +106,6 @@ def sweep(
     )
     starts = _Starts(start, sum(sizes) * views, batch_size)
     return Loader(reader, starts, num_workers=num_workers, pin=False)
-
-
-def iterate(
-    source: Source,
-    transform: Callable[[Image.Image], Tensor],
-    *,
-    batch_size: int,
-    num_workers: int = 0,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(transformed images [B, ...], their indices [B] int64), once through a source, in order.
-
-    Broken images are left out with a warning; hence the indices.
-    """
-    reader = PlainReader(source, transform, batch_size)
-    starts = _Starts(0, len(source), batch_size)
-    for images, indices, broken in _data_loader(reader, starts, num_workers=num_workers, pin=False):
-        for why in broken:
-            log.warning("left out: %s", why)
-        if len(indices):
-            yield images, indices
 
 
 class _Starts(Sampler[int]):

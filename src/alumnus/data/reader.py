@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,7 +16,7 @@ from alumnus.data.pixels import Size, apply, apply_to_array
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 
-__all__ = ["BatchReader", "Made", "PlainReader", "Views"]
+__all__ = ["BatchReader", "Made", "Views"]
 
 MAX_REPLACEMENTS = 16  # tries for one broken image before its source is given up
 
@@ -140,25 +139,3 @@ class BatchReader(Dataset[Made]):
                 f"the last: {list(broken.values())[-1]}"
             )
         return None
-
-
-class PlainReader(Dataset[tuple[Tensor, Tensor, list[str]]]):
-    """Transformed images of one source, in batches by first index."""
-
-    def __init__(
-        self, source: Source, transform: Callable[[Image.Image], Tensor], batch_size: int
-    ) -> None:
-        self.source, self.transform, self.batch_size = source, transform, batch_size
-
-    def __getitem__(self, start: int) -> tuple[Tensor, Tensor, list[str]]:
-        images: list[Tensor] = []
-        indices: list[int] = []
-        broken: list[str] = []
-        for index in range(start, min(start + self.batch_size, len(self.source))):
-            try:
-                images.append(self.transform(self.source.read(index).image))
-                indices.append(index)
-            except BrokenImageError as error:
-                broken.append(str(error))
-        stacked = torch.stack(images) if images else torch.empty(0)
-        return stacked, torch.tensor(indices, dtype=torch.int64), broken
