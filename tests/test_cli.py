@@ -327,6 +327,100 @@ def test_all_problems_of_a_configuration_are_said_at_once(run: Run) -> None:
     assert len(said.err.splitlines()) == 2
 
 
+def test_a_configuration_full_of_mistakes_is_answered_with_a_sentence_for_each(
+    run: Run, place: Path
+) -> None:
+    before = files(place)
+    said = distil(
+        run,
+        "data.tran=x",  # unknown key
+        "optim.lr=fast",  # wrong type
+        "standardize.kind=runing",  # unknown choice
+        "projector.num_blocks=2",  # of another kind
+        "optim.epoch_images=100",  # with steps
+        "loss={cosine_weight: 0, smooth_l1_weight: 0}",
+        "student.model=vit_smal",
+        "teachers.other.model=efficientnet-lit2",
+        "teachers.mine={model: python:toys:green}",
+        "teachers.theirs={model: blazepose, weights: x.pth}",
+        "data.val=photo",  # no such folder
+        "evaluate.tasks=[knnn=photos, knn=nowhere]",
+        "init=nowhere",
+        "train.device=cud",
+        "nonsense",
+        out="null",
+    )
+    expected = [
+        "'nonsense' is not of the form key=value",
+        "did you mean 'data.train'?",
+        "optim.lr is 'fast', but must be a valid number",
+        "did you mean 'running'?",
+        "projector.num_blocks is no option of the ladder projector",
+        "optim.epoch_images says how long an epoch is",
+        "loss.cosine_weight and loss.smooth_l1_weight are both 0",
+        "did you mean 'vit_small'?",
+        "did you mean 'efficientnet-lite2'?",
+        "module 'toys' has no factory 'green'",
+        "there is no file of weights 'x.pth'",
+        "there is no folder 'photo'; did you mean",
+        "'knnn=photos' is no task",
+        "there is no folder 'nowhere'",
+        "there is nothing at nowhere",
+        "train.device 'cud' is not there",
+        "give out=FOLDER",
+    ]
+    lines = said.err.splitlines()
+    assert (said.code, said.out) == (2, "")
+    for sentence in expected:
+        assert sum(sentence in line for line in lines) == 1, sentence
+    assert all(line.startswith("error: ") for line in lines)
+    assert len(lines) == len(expected), said.err
+    assert files(place) == before
+
+
+def test_what_depends_on_a_wrong_setting_is_not_judged(run: Run) -> None:
+    said = distil(run, "data.size=big", "student.patch_size=7", "optim.steps=many")
+    assert len(said.err.splitlines()) == 2, said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentences"),
+    [
+        (
+            ["teachers=efficientnet-lite0,blazepose", "data.train={path: photos, domain: sky}"],
+            ["teacher efficientnet-lite0", "teacher blazepose", "the images of 'photos'"],
+        ),
+        (
+            ["teachers=efficientnet-lite0", "teachers.efficientnet-lite0.tokens=[cls]"],
+            ["a teacher is loaded"],
+        ),
+        (["teachers=blazepose", "teachers.blazepose.tokens=[cls]"], ["has no 'cls' tokens"]),
+        (["student.num_heads=3"], ["cannot have 3 heads"]),
+        (["data.train=photos:trian,photo"], ["did you mean 'train'?", "no folder 'photo'"]),
+    ],
+)
+def test_what_would_fail_after_loading_is_found_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], sentences: list[str]
+) -> None:
+    def loads(*_: Any, **__: Any) -> Any:
+        raise ValueError("a teacher is loaded")
+
+    monkeypatch.setattr("alumnus.assembly.load_teacher", loads)
+    said = distil(run, "balance.sharing=own", *words)
+    lines = said.err.splitlines()
+    assert said.code == 2
+    assert len(lines) == len(sentences), said.err
+    for sentence in sentences:
+        assert any(sentence in line for line in lines), sentence
+
+
+def test_python_m_alumnus_is_the_command_line(place: Path) -> None:
+    words = [sys.executable, "-m", "alumnus", "distill", "toy.yaml", "data.tran=x"]
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean 'data.train'?" in done.stderr
+
+
 @pytest.mark.parametrize("words", [["distil"], ["evaluate", "x"], ["distill", "--resme", "x"]])
 def test_a_mistyped_command_or_option_is_answered_with_code_2(run: Run, words: list[str]) -> None:
     said = run(*words)

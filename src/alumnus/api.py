@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from alumnus import assembly, hub, measure
+from alumnus import assembly, hub, measure, preflight
 from alumnus.assembly import Images
-from alumnus.config import RunConfig, load_config, to_yaml
+from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
+from alumnus.config_errors import Problem
 from alumnus.data import BadImage, Batch, eval_transform, open_source
 from alumnus.distill import Distillation
 from alumnus.evaluation.results import Results
@@ -92,9 +93,8 @@ def distill(
     CPU, as one that was never stopped. ValueError (ConfigError for settings) in one sentence
     for whatever cannot work, before anything is written.
     """
-    config = recipe if isinstance(recipe, RunConfig) else load_config(recipe, overrides, settings)
-    if config.out is None:
-        raise ValueError("where should the run be written? give out=FOLDER")
+    config = _checked(recipe, overrides, settings, preflight.before_a_run)
+    assert config.out is not None, "checked before the run"
     folder = RunFolder(Path(config.out).expanduser())
     text = to_yaml(config)
     folder.check(text, resume=resume, overwrite=overwrite)
@@ -149,7 +149,7 @@ def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
     A run of the same recipe with cache.enabled=true then starts at once.
     """
     settings = {**settings, "cache": {**settings.get("cache", {}), "enabled": True}}
-    config = load_config(recipe, overrides, settings)
+    config = _checked(recipe, overrides, settings, preflight.before_teachers_run)
     device = choose_device(config.train.device)
     teachers = assembly.load_teachers(config)
     images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
@@ -219,6 +219,20 @@ def demo(
     shown |= {row.kind: row.fn for row in rows if row.kind == "student"}
     picture = pca_picture(shown, images, result.folder / "pca.png")
     return DemoResult(result.folder, result.steps, result.loss, result.results, picture)
+
+
+def _checked(
+    recipe: str | Path | RunConfig,
+    overrides: Sequence[str],
+    settings: Mapping[str, Any],
+    also: Callable[[RunConfig], Iterable[Problem]],
+) -> RunConfig:
+    """The configuration of a run that can begin; ConfigError with all that stands in its way."""
+    if not isinstance(recipe, RunConfig):
+        return load_config(recipe, overrides, settings, also=also)
+    if said := [problem.sentence for problem in (*conflicts(recipe), *also(recipe))]:
+        raise ConfigError("\n".join(dict.fromkeys(said)))
+    return recipe
 
 
 def _train(

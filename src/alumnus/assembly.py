@@ -51,6 +51,7 @@ __all__ = [
     "build_pool",
     "build_targets",
     "calibrate",
+    "encoder_spec",
     "load_teachers",
     "new_student",
     "open_images",
@@ -122,9 +123,6 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
 
 def new_student(config: RunConfig, teachers: Mapping[str, Teacher]) -> tuple[Student, StudentSpec]:
     """A student with fresh weights (a function of the seed) and what describes it."""
-    encoder = EncoderSpec(
-        image_size=config.data.size, **config.student.model_dump(exclude_none=True)
-    )
     projectors = {
         name: ProjectorSpec(
             kind=config.projector.kind,
@@ -134,9 +132,14 @@ def new_student(config: RunConfig, teachers: Mapping[str, Teacher]) -> tuple[Stu
         )
         for name, teacher in teachers.items()
     }
-    spec = StudentSpec(encoder=encoder, projectors=projectors)
+    spec = StudentSpec(encoder=encoder_spec(config), projectors=projectors)
     torch.manual_seed(derive_seed(config.train.seed, "initial weights"))
     return build_student(spec), spec
+
+
+def encoder_spec(config: RunConfig) -> EncoderSpec:
+    """What describes the student's encoder."""
+    return EncoderSpec(image_size=config.data.size, **config.student.model_dump(exclude_none=True))
 
 
 def augmentation(config: RunConfig) -> AugmentConfig:

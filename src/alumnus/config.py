@@ -5,27 +5,24 @@ Values are checked here as far as they can be without opening data or loading a 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from alumnus.balance import Aggregation, Sharing
+from alumnus.config_errors import ConfigError, Problem, sentences, settled, without
 from alumnus.spelling import unknown
 from alumnus.standardize import Kind as StandardizeKind
 from alumnus.tokens import TokenType
 
-__all__ = ["ConfigError", "RunConfig", "load_config", "recipe_names", "to_yaml"]
+__all__ = ["ConfigError", "RunConfig", "conflicts", "load_config", "recipe_names", "to_yaml"]
 
 RECIPES = Path(__file__).parent / "recipes"
 PositiveInt = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class ConfigError(ValueError):
-    """Everything that is wrong with a configuration, one sentence a line."""
 
 
 class Section(BaseModel):
@@ -52,6 +49,13 @@ class StudentSection(Section):
     options: dict[str, Any] = Field({}, description="arguments of the timm or python factory")
 
 
+PROJECTOR_OPTIONS: dict[str, tuple[str, ...]] = {
+    "mlp": ("hidden_dim",),
+    "ladder": ("blocks", "hidden_dim", "last_hidden_dim"),
+    "transformer": ("num_blocks", "num_heads"),
+}
+
+
 class ProjectorSection(Section):
     """The expendable heads, the same kind for every teacher."""
 
@@ -61,21 +65,6 @@ class ProjectorSection(Section):
     blocks: list[int] | None = Field(None, description="ladder: encoder blocks read; null: all")
     num_blocks: PositiveInt | None = Field(None, description="transformer: blocks, default 1")
     num_heads: PositiveInt | None = Field(None, description="transformer: default the student's")
-
-    @model_validator(mode="after")
-    def _fits_kind(self) -> "ProjectorSection":
-        own = {
-            "mlp": {"hidden_dim"},
-            "ladder": {"hidden_dim", "last_hidden_dim", "blocks"},
-            "transformer": {"num_blocks", "num_heads"},
-        }
-        for name in self.options:
-            if name not in own[self.kind]:
-                raise ValueError(
-                    f"{name} is no option of the {self.kind} projector, which has "
-                    f"{', '.join(sorted(own[self.kind]))}"
-                )
-        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -197,12 +186,6 @@ class OptimSection(Section):
     eps: float = Field(1e-8, gt=0, description="of AdamW")
     clip_norm: float | None = Field(None, gt=0, description="per tensor; null: no clipping")
 
-    @model_validator(mode="after")
-    def _one_length(self) -> "OptimSection":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give the length of the run once, as epochs or as steps")
-        return self
-
 
 class TrainSection(Section):
     """The engine."""
@@ -236,14 +219,14 @@ class RunConfig(Section):
     description: str = Field("", description="what the recipe is, source and expected result")
     student: StudentSection = StudentSection()
     projector: ProjectorSection = ProjectorSection()
-    teachers: dict[str, TeacherSection] = Field(description="by short name, no dots")
+    teachers: dict[str, TeacherSection] = Field({}, description="by short name, no dots")
     data: DataSection = DataSection()
     cache: CacheSection = CacheSection()
     standardize: StandardizeSection = StandardizeSection()
     loss: LossSection = LossSection()
     balance: BalanceSection = BalanceSection()
     departures: DeparturesSection = DeparturesSection()
-    optim: OptimSection
+    optim: OptimSection = OptimSection()
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
     init: str | None = Field(None, description="run whose encoder, projectors, statistics start it")
@@ -255,34 +238,6 @@ class RunConfig(Section):
         """`teachers: a,b`: aliases, each under a short name of its own."""
         return _spelled_out(value)
 
-    @field_validator("teachers")
-    @classmethod
-    def _named(cls, value: dict[str, TeacherSection]) -> dict[str, TeacherSection]:
-        if not value:
-            raise ValueError("at least one teacher is needed, e.g. teachers=efficientnet-lite2")
-        if "student" in value:
-            raise ValueError("'student' names the student in tables: give the teacher another name")
-        for name in value:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise ValueError(
-                    f"a teacher is named {name!r}, but names have letters, digits, - and _ only"
-                )
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "RunConfig":
-        if self.loss.cosine_weight == self.loss.smooth_l1_weight == 0:
-            raise ValueError("loss.cosine_weight and loss.smooth_l1_weight are both 0")
-        builtin = not self.student.model.startswith(("timm:", "python:"))
-        if builtin and self.data.size % self.student.patch_size:
-            below = self.data.size // self.student.patch_size * self.student.patch_size
-            near = [str(size) for size in (below, below + self.student.patch_size) if size]
-            raise ValueError(
-                f"data.size {self.data.size} is no multiple of student.patch_size "
-                f"{self.student.patch_size}; the nearest: {' and '.join(near)}"
-            )
-        return self
-
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the package."""
@@ -290,31 +245,116 @@ def recipe_names() -> list[str]:
 
 
 def load_config(
-    recipe: str | Path, overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    *,
+    also: Callable[[RunConfig], Iterable[Problem]] = lambda _: (),
 ) -> RunConfig:
     """A recipe by name or path, with `key=value` words and nested settings laid over it.
 
-    ConfigError lists all problems, each with the valid choices and the nearest spelling.
+    ConfigError lists all problems, each with the valid choices and the nearest spelling: of
+    single settings, of settings together, and those that `also` finds. What depends on a setting
+    that is wrong by itself is not judged.
     """
     values = _read_recipe(recipe)
-    problems: list[str] = []
+    said: list[str] = []
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            problems.append(f"{word!r} is not of the form key=value, e.g. data.train=photos")
+            said.append(f"{word!r} is not of the form key=value, e.g. data.train=photos")
             continue
         try:
             _set(values, key.split("."), yaml.load(text, _Loader) if text else "")
         except (yaml.YAMLError, ValueError) as error:
-            problems.append(f"{word}: {str(error).splitlines()[0]}")
-    _merge(values, settings or {})
+            said.append(f"{word}: {str(error).splitlines()[0]}")
     try:
-        config = RunConfig.model_validate(values)
-    except ValidationError as error:
-        problems += _sentences(error.errors())
-    if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
+        _merge(values, settings or {})
+    except ValueError as error:
+        said.append(str(error))
+    wrong: list[tuple[str, ...]] = []
+    config: RunConfig | None = None
+    for _ in range(2):  # with all settings, then without those that are wrong
+        try:
+            config = RunConfig.model_validate(without(values, wrong))
+            break
+        except ValidationError as error:
+            found = sentences(error.errors(), RunConfig)
+            said += [sentence for place, sentence in found.items() if place not in wrong]
+            wrong += found
+    if config is not None:
+        said += settled([*conflicts(config), *also(config)], wrong)
+    if said or config is None:
+        raise ConfigError("\n".join(dict.fromkeys(said)))
     return config
+
+
+def conflicts(config: RunConfig) -> Iterator[Problem]:
+    """Settings that are impossible together, as far as they alone tell."""
+    optim, loss, projector = config.optim, config.loss, config.projector
+    yield from _bad_teacher_names(config)
+    yield from _bad_student_size(config)
+    if (optim.epochs is None) == (optim.steps is None):
+        yield Problem(
+            "give the length of the run once, as epochs or as steps",
+            ("optim.epochs", "optim.steps"),
+        )
+    if optim.epoch_images is not None and optim.steps is not None:
+        yield Problem(
+            "optim.epoch_images says how long an epoch is, but the run is given in optim.steps: "
+            "leave one of them out",
+            ("optim.epoch_images", "optim.steps"),
+        )
+    if loss.cosine_weight == loss.smooth_l1_weight == 0:
+        yield Problem(
+            "loss.cosine_weight and loss.smooth_l1_weight are both 0",
+            ("loss.cosine_weight", "loss.smooth_l1_weight"),
+        )
+    for name in projector.options:
+        if name not in PROJECTOR_OPTIONS[projector.kind]:
+            yield Problem(
+                f"projector.{name} is no option of the {projector.kind} projector, which has "
+                f"{', '.join(PROJECTOR_OPTIONS[projector.kind])}",
+                ("projector.kind", f"projector.{name}"),
+            )
+    low, high = config.data.augment.crop_scale
+    if not 0 < low <= high <= 1:
+        yield Problem(
+            f"data.augment.crop_scale is [{low:g}, {high:g}], but must be the least and the "
+            "greatest share of the image, 0 < least <= greatest <= 1",
+            ("data.augment.crop_scale",),
+        )
+
+
+def _bad_teacher_names(config: RunConfig) -> Iterator[Problem]:
+    if not config.teachers:
+        yield Problem(
+            "at least one teacher is needed, e.g. teachers=efficientnet-lite2", ("teachers",)
+        )
+    for name in config.teachers:
+        if name == "student":
+            yield Problem(
+                "'student' names the student in tables: give the teacher another name",
+                ("teachers.student",),
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            yield Problem(
+                f"a teacher is named {name!r}, but names have letters, digits, - and _ only",
+                (f"teachers.{name}",),
+            )
+
+
+def _bad_student_size(config: RunConfig) -> Iterator[Problem]:
+    size_px, patch_px = config.data.size, config.student.patch_size
+    if config.student.model.startswith(("timm:", "python:")) or size_px % patch_px == 0:
+        return
+    below = size_px // patch_px * patch_px
+    near = [str(size) for size in (below, below + patch_px) if size]
+    yield Problem(
+        f"data.size {size_px} is no multiple of student.patch_size {patch_px}; the nearest: "
+        f"{' and '.join(near)}",
+        ("data.size", "student.model", "student.patch_size"),
+    )
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -385,61 +425,3 @@ def _spelled_out(teachers: object) -> object:
 def _short_name(model: str) -> str:
     """`timm:vit_base_patch16_224.dino` -> `vit_base_patch16_224_dino`."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", model.rstrip("/").rsplit("/", 1)[-1].split(":", 1)[-1])
-
-
-def _sentences(errors: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Pydantic's errors, one sentence for each place that is wrong."""
-    places: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for error in errors:
-        place = [str(part) for part in error["loc"]]
-        while place and re.match(r"(literal|constrained-|function-)|(int|float)$", place[-1]):
-            place.pop()  # which member of a union was tried
-        places.setdefault(tuple(place), []).append(error)
-    return [_sentence(list(place), found) for place, found in places.items()]
-
-
-def _sentence(place: list[str], errors: list[Mapping[str, Any]]) -> str:
-    where, error = ".".join(place), errors[0]
-    kind, given = error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        return str(unknown("key", where, _known_keys(place)))
-    if kind == "missing":
-        return f"{where} is missing"
-    if kind == "literal_error" and len(errors) == 1:
-        choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
-        return str(unknown(f"value of {where}", str(given), choices))
-    if kind in ("model_type", "dict_type"):
-        return f"{where} is {given!r}, but must be a group of settings: {where}.KEY=VALUE"
-    messages = [str(e["msg"]).removeprefix("Value error, ") for e in errors]
-    if kind == "value_error":
-        return f"{where}: {messages[0]}" if where else messages[0]
-    wanted = " or ".join(m.removeprefix("Input should be ") for m in messages)
-    return f"{where} is {given!r}, but must be {wanted}"
-
-
-def _known_keys(place: list[str]) -> list[str]:
-    """The keys of the section that the last part of `place` was looked for in, full names."""
-    section: type[BaseModel] | None = RunConfig
-    for part in place[:-1]:
-        if section is None:
-            return []
-        parent = section.model_fields.get(part)
-        if parent is None:  # a teacher's name or the number of a source
-            continue
-        section = _section_of(parent.annotation)
-        if section is None:
-            return []
-    prefix = ".".join(place[:-1])
-    return [
-        f"{prefix}.{name}" if prefix else name for name in (section.model_fields if section else ())
-    ]
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _section_of(inner)
-        if found is not None:
-            return found
-    return None

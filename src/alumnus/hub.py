@@ -32,6 +32,7 @@ __all__ = [
     "RELEASED",
     "ReleasedFile",
     "UnavailableError",
+    "check_weights",
     "get",
     "is_here",
     "read_state_dict",
@@ -138,12 +139,18 @@ def resolve_weights(weights: str | Path | None) -> Path | None:
         return _from_url(text)
     if text.startswith("hf:"):
         return _from_hugging_face(text)
-    path = Path(text).expanduser()
-    if not path.is_file():
+    check_weights(text)
+    return Path(text).expanduser()
+
+
+def check_weights(weights: str | Path | None) -> None:
+    """ValueError for a local file that is not there; nothing is fetched."""
+    text = "" if weights is None else str(weights)
+    remote = text.startswith(("http://", "https://", "hf:"))
+    if text and not remote and not Path(text).expanduser().is_file():
         raise ValueError(
             f"there is no file of weights {text!r}; expected a path, a URL or hf:ORG/REPO/FILE"
         )
-    return path
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -20,7 +20,14 @@ from alumnus.runs import LoadedStudent, is_encoder, keeps_projectors, load_encod
 from alumnus.teachers import Teacher, load_teacher, teacher_name
 from alumnus.tokens import Tokens, TokenType
 
-__all__ = ["bare_model", "models_of", "parse_tasks", "student_models", "teacher_model"]
+__all__ = [
+    "bare_model",
+    "models_of",
+    "parse_task",
+    "parse_tasks",
+    "student_models",
+    "teacher_model",
+]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +60,19 @@ def parse_tasks(
 def _task(
     text: str, opened: Callable[[str], Source], *, size_px: int, trials: int, seed: int
 ) -> TaskSpec:
+    kind, train, test = parse_task(text)
+    return TaskSpec(
+        kind=kind,
+        train=opened(train),
+        test=opened(test),
+        size_px=size_px,
+        trials=trials,
+        seed=seed,
+    )
+
+
+def parse_task(text: str) -> tuple[TaskKind, str, str]:
+    """Kind, images to learn from and images to measure on; ValueError for no task."""
     kind, equals, where = text.partition("=")
     parts = [part.strip() for part in where.split(",")]
     if not equals or kind not in TASK_KINDS or not all(parts) or len(parts) > 2:
@@ -61,14 +81,7 @@ def _task(
             f"{', '.join(TASK_KINDS)}, e.g. knn=packs/caltech50"
         )
     train, test = parts if len(parts) == 2 else (f"{parts[0]}:train", f"{parts[0]}:test")
-    return TaskSpec(
-        kind=TASK_KINDS[kind],
-        train=opened(train),
-        test=opened(test),
-        size_px=size_px,
-        trials=trials,
-        seed=seed,
-    )
+    return TASK_KINDS[kind], train, test
 
 
 def _check_labels(task: TaskSpec) -> None:

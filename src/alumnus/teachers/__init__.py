@@ -7,6 +7,7 @@ from alumnus.teachers.pool import TeacherPool
 from alumnus.teachers.registry import (
     TEACHERS,
     TeacherInfo,
+    check_teacher,
     list_teachers,
     load_teacher,
     teacher_name,
@@ -23,6 +24,7 @@ __all__ = [
     "TeacherPool",
     "Traits",
     "UnavailableError",
+    "check_teacher",
     "list_teachers",
     "load_teacher",
     "teacher_name",

@@ -1,7 +1,8 @@
 """Any torch module of yours as a teacher: `python:package.module:factory`."""
 
 import importlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -10,13 +11,21 @@ from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 from alumnus.teachers.base import Traits
 from alumnus.tokens import EncoderOutput, Tokens
 
-__all__ = ["python_teacher", "traits_of"]
+__all__ = ["find_factory", "python_teacher", "traits_of"]
 
 PROBE_SIZE_PX = 224  # where the module does not say its size
 
 
 def python_teacher(spec: str) -> tuple[nn.Module, Traits]:
     """Call the factory of `package.module:factory`; its module returns Tokens or EncoderOutput."""
+    network = find_factory(spec)()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"'python:{spec}' gives a {type(network).__name__}, not a torch module")
+    return network, traits_of(network, name=spec)
+
+
+def find_factory(spec: str) -> Callable[[], Any]:
+    """What `package.module:factory` names; ValueError where there is no such thing."""
     module_name, _, factory_name = spec.partition(":")
     if not module_name or not factory_name:
         raise ValueError(f"'python:{spec}' is not of the form python:package.module:factory")
@@ -31,10 +40,7 @@ def python_teacher(spec: str) -> tuple[nn.Module, Traits]:
     factory: Any = getattr(module, factory_name, None)
     if not callable(factory):
         raise ValueError(f"module {module_name!r} has no factory {factory_name!r}")
-    network = factory()
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"'python:{spec}' gives a {type(network).__name__}, not a torch module")
-    return network, traits_of(network, name=spec)
+    return cast(Callable[[], Any], factory)
 
 
 def traits_of(network: nn.Module, *, name: str, **known: Any) -> Traits:

@@ -4,18 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
 from torch import nn
 
 from alumnus import hub
 from alumnus.spelling import unknown
 from alumnus.teachers.base import GridPolicy, Teacher, Traits
 from alumnus.teachers.litert_teacher import blazepose, litert_teacher
-from alumnus.teachers.python_teacher import python_teacher
+from alumnus.teachers.python_teacher import find_factory, python_teacher
 from alumnus.teachers.run_teacher import run_teacher
 from alumnus.teachers.timm_teacher import efficientnet_lite, timm_teacher
 from alumnus.tokens import TokenType
 
-__all__ = ["TEACHERS", "TeacherInfo", "list_teachers", "load_teacher", "teacher_name"]
+__all__ = [
+    "TEACHERS",
+    "TeacherInfo",
+    "check_teacher",
+    "list_teachers",
+    "load_teacher",
+    "teacher_name",
+]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,25 @@ def load_teacher(
     return Teacher(
         network, traits, name=name or teacher_name(model), tokens=tokens, domain=domain, grid=grid
     )
+
+
+def check_teacher(model: str, weights: str | None = None) -> None:
+    """ValueError, one sentence, for a teacher that does not exist; none is loaded or fetched."""
+    hub.check_weights(weights)
+    family, colon, rest = model.partition(":")
+    registered = model in TEACHERS
+    if colon and family == "timm":
+        if not timm.is_model(rest):
+            raise unknown("timm model", rest, [*timm.list_models(), *timm.list_pretrained()])
+        return
+    if weights is not None and (not registered or model == "miniworld-objects"):
+        raise ValueError(f"weights are for timm and registered teachers, not for {model!r}")
+    if colon and family == "python":
+        find_factory(rest)
+    elif colon and family == "litert":
+        _litert_file(rest)
+    elif not registered and not Path(model).expanduser().exists():
+        raise unknown("teacher", model, [*TEACHERS, *FAMILIES])
 
 
 def _open(model: str, weights: Path | None) -> tuple[nn.Module, Traits]:

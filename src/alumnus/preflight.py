@@ -1,0 +1,149 @@
+"""What a run would fail at later, found before it begins: nothing is loaded, no image is read.
+
+Each check yields sentences with the settings that they are about; `load_config(also=...)` reports
+them together with everything else that is wrong.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from alumnus.assembly import encoder_spec
+from alumnus.config import RunConfig, SourceSection, TeacherSection
+from alumnus.config_errors import Problem
+from alumnus.data import open_source
+from alumnus.hardware import choose_device
+from alumnus.measure import parse_task
+from alumnus.projectors import ProjectorSpec
+from alumnus.runs import keeps_projectors
+from alumnus.student import StudentSpec, build_student
+from alumnus.teachers import TEACHERS, check_teacher
+
+__all__ = ["before_a_run", "before_teachers_run"]
+
+
+def before_a_run(config: RunConfig) -> Iterator[Problem]:
+    """Whatever stands in the way of `alumnus distill`."""
+    if config.out is None:
+        yield Problem("where should the run be written? give out=FOLDER", ("out",))
+    yield from before_teachers_run(config)
+    for i, text in enumerate(config.evaluate.tasks):
+        yield from _bad_task(i, text)
+    if config.init is not None and not keeps_projectors(Path(config.init).expanduser()):
+        yield Problem(_no_student(Path(config.init).expanduser()), ("init",))
+
+
+def before_teachers_run(config: RunConfig) -> Iterator[Problem]:
+    """Whatever stands in the way of teachers, images and the student."""
+    for name, teacher in config.teachers.items():
+        yield from _bad_teacher(name, teacher)
+    if not config.data.train:
+        yield Problem("there are no images to learn from: give data.train=FOLDER", ("data.train",))
+    for key in ("train", "val"):
+        for i, source in enumerate(getattr(config.data, key)):
+            yield from _bad_source(f"data.{key}.{i}", source)
+    yield from _idle_domains(config)
+    yield from _bad_student(config)
+    try:
+        choose_device(config.train.device)
+    except ValueError as error:
+        yield Problem(str(error), ("train.device",))
+
+
+def _bad_teacher(name: str, section: TeacherSection) -> Iterator[Problem]:
+    try:
+        check_teacher(section.model, section.weights)
+    except ValueError as error:
+        yield Problem(str(error), (f"teachers.{name}.model",))
+    info = TEACHERS.get(section.model)
+    lacking = [t for t in section.tokens or () if info is not None and t not in info.token_types]
+    if info is not None and lacking:
+        yield Problem(
+            f"teacher {name} has no {lacking[0]!r} tokens, only {', '.join(info.token_types)}",
+            (f"teachers.{name}.tokens",),
+        )
+
+
+def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:
+    """Opens what is cheap to open or does not exist; a folder of images is not listed here."""
+    folder = Path(section.path).expanduser()
+    plain = folder.is_dir() and not (folder / "index.json").exists() and not section.where
+    if plain and (section.split is None or (folder / section.split).is_dir()):
+        return
+    head, _, tail = section.path.rpartition(":")
+    if head and (Path(head).expanduser() / tail).is_dir():
+        return
+    try:
+        open_source(section.path, split=section.split, where=section.where)
+    except ValueError as error:
+        yield Problem(str(error), (key,))
+
+
+def _bad_task(number: int, text: str) -> Iterator[Problem]:
+    key = f"evaluate.tasks.{number}"
+    try:
+        _, train, test = parse_task(text)
+    except ValueError as error:
+        yield Problem(str(error), (key,))
+        return
+    for spec in (train, test):
+        yield from _bad_source(key, SourceSection(path=spec))
+
+
+def _idle_domains(config: RunConfig) -> Iterator[Problem]:
+    """Teachers and sources of domains that meet nobody, where all domains are known."""
+    sharing, sources = config.balance.sharing, config.data.train
+    teachers = {name: _domain(teacher) for name, teacher in config.teachers.items()}
+    if sharing == "full" or None in teachers.values() or not teachers or not sources:
+        return
+    default = next(iter(teachers.values()))
+    images = [source.domain or default for source in sources]
+    for_all = [source.generic and sharing == "own+generic" for source in sources]
+    for name, domain in teachers.items():
+        if domain not in images and not any(for_all):
+            yield Problem(
+                f"nothing would be learned from teacher {name}: no source has its domain "
+                f"{domain!r}, and balance.sharing is {sharing}",
+                (f"teachers.{name}", "data.train", "balance.sharing"),
+            )
+    for i, domain in enumerate(images):
+        if domain not in teachers.values() and not for_all[i]:
+            yield Problem(
+                f"no teacher learns from the images of {sources[i].path!r}: none has the domain "
+                f"{domain!r}, and balance.sharing is {sharing}",
+                (f"data.train.{i}", "teachers", "balance.sharing"),
+            )
+
+
+def _domain(section: TeacherSection) -> str | None:
+    """The domain of a teacher, where that is known without loading it."""
+    info = TEACHERS.get(section.model)
+    return section.domain or (info.domain if info is not None else None)
+
+
+def _bad_student(config: RunConfig) -> Iterator[Problem]:
+    """Builds the student without memory, where it is one of ours."""
+    foreign = config.student.model.startswith(("timm:", "python:"))
+    if foreign or config.data.size % config.student.patch_size:  # said already
+        return
+    about = ("student", "projector", "data.size")
+    try:
+        spec = encoder_spec(config)
+        projector = ProjectorSpec(
+            kind=config.projector.kind,
+            dim=8,
+            token_types=("patch",),
+            options=config.projector.options,
+        )
+        with torch.device("meta"):
+            build_student(StudentSpec(encoder=spec, projectors={"any": projector}))
+    except ValueError as error:
+        yield Problem(str(error), about)
+
+
+def _no_student(path: Path) -> str:
+    """What `init` lacks."""
+    if not path.exists():
+        return f"there is nothing at {path} to start from: init is the folder of a finished run"
+    return f"init={path} keeps no student with projectors: it is no finished run"
