@@ -2,14 +2,20 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 __all__ = ["BrokenImageError", "decode_rgb"]
 
+# What photographs come in, besides JPEG. No EPS or WMF: Pillow hands these to other programs.
+FORMATS = ("PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 HUGE_PX = 4096  # JPEGs with a longer short side than this are decoded at 1/2, 1/4 or 1/8
+MOST_PIXELS = 178_956_970  # decoded: Pillow's own limit, half a GiB of RGB
+MOST_JPEG_PIXELS = 2**30  # stored: a baseline JPEG is never held at full size
+LONGEST = 100  # of a longer image (1 x N) the middle, this many times its short side, is kept
 
 DECODER_ERRORS = (
     OSError,  # unidentified, truncated
@@ -17,11 +23,15 @@ DECODER_ERRORS = (
     ValueError,
     EOFError,
     IndexError,
+    KeyError,
+    OverflowError,
     TypeError,  # Pillow on some damaged TIFF tags
+    RuntimeError,  # Pillow's AVIF decoder
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
 )
+SIXTEEN_BITS = ("PNG", "PPM")  # formats whose grey of more than 8 bits always has 16
 
 
 class BrokenImageError(ValueError):
@@ -38,22 +48,57 @@ class BrokenImageError(ValueError):
 def decode_rgb(data: bytes, *, source: str, identity: str) -> Image.Image:
     """Decode an image file to RGB, turned as its EXIF orientation says.
 
-    16-bit grey keeps its high byte, transparent pixels are laid on white, palettes and CMYK are
-    converted by Pillow. JPEGs with a short side above 4096 px are decoded at a half, quarter or
-    eighth that keeps at least 2048 px; only there is the size not that of the file.
+    The format is that of the content, whatever the file is called. Of an animation the first
+    frame is taken. Palettes, CMYK and YCCK are converted by Pillow; colour of 16 bits keeps its
+    high byte. Grey of 16 bits is divided by 257; of 32-bit integers and floats by the smallest of
+    1 (floats only), 255 and 65535 that no pixel exceeds, else by their maximum; what is negative
+    or not finite is black.
+
+    Transparent pixels are laid on white, as a browser shows them. `Image.convert("RGB")`, which
+    torchvision's ImageFolder and timm call, drops the alpha channel instead and shows whatever
+    colour the file keeps under it, often black.
+
+    JPEGs with a short side above 4096 px are decoded at a half, quarter or eighth that keeps at
+    least 2048 px, up to 2^30 stored pixels; everything else has at most 178,956,970 pixels
+    (Pillow's limit against decompression bombs). Of an image over 100 times as long as wide the
+    middle is kept. Otherwise the size is that of the file.
     Raises BrokenImageError (naming `source` and `identity`), never a decoder's own error.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        if image.format == "JPEG" and min(image.size) > HUGE_PX:
-            image.draft(None, _scaled(image.size, HUGE_PX / 2 / min(image.size)))
+        image = _open(data)
         image.load()
-        return _to_rgb(_upright(image))
+        return _middle(_to_rgb(_upright(image)))
     except DECODER_ERRORS as error:
         why = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             why = "not an image of a known format" if data else "the file is empty"
         raise BrokenImageError(source, identity, why) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """The image, its pixels not decoded yet; a huge JPEG is told to be decoded smaller."""
+    if data.startswith(b"\xff\xd8\xff"):  # Image.open would refuse by the size before decoding
+        jpeg = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        progressive = "progression" in jpeg.info  # held at full size, as coefficients
+        _refuse_bomb(jpeg.size, MOST_PIXELS if progressive else MOST_JPEG_PIXELS)
+        if min(jpeg.size) > HUGE_PX:
+            jpeg.draft(None, _scaled(jpeg.size, HUGE_PX / 2 / min(jpeg.size)))
+        _refuse_bomb(jpeg.size, MOST_PIXELS)
+        return jpeg
+    with warnings.catch_warnings():  # of half the limit; decided below
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data))  # reads no more than the header
+    if image.format not in FORMATS:
+        raise ValueError(f"its format {image.format} is none of JPEG, {', '.join(FORMATS)}")
+    _refuse_bomb(image.size, MOST_PIXELS)
+    return image
+
+
+def _refuse_bomb(size: tuple[int, int], most: int) -> None:
+    if size[0] * size[1] > most:
+        raise Image.DecompressionBombError(
+            f"its {size[0]} x {size[1]} pixels are more than the {most} that are decoded"
+        )
 
 
 def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -75,7 +120,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
+        values = np.asarray(image)
+        of_16_bits = values.dtype.kind != "f" and (
+            values.dtype == np.uint16 or image.format in SIXTEEN_BITS
+        )
+        return Image.fromarray(_to_uint8(values, top=65535 if of_16_bits else None)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -83,13 +132,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_uint8(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
+    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], *, top: int | None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Grey values of more than 8 bits to 0..255: floats up to 1 and integers above 255 rescaled."""
-    grey = values.astype(np.float64)
-    top = float(grey.max(initial=0.0))
-    if values.dtype == np.uint16 or top > 255:
-        grey = grey / 257.0
-    elif values.dtype.kind == "f" and top <= 1:
-        grey = grey * 255.0
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    """Grey values of more than 8 bits to 0..255; `top` is white, by the values where None."""
+    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    white = float(top) if top is not None else _white(grey, floats=values.dtype.kind == "f")
+    return np.clip(np.rint(grey * (255.0 / white)), 0, 255).astype(np.uint8)
+
+
+def _white(grey: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, floats: bool) -> float:
+    highest = float(grey.max(initial=0.0))
+    tops = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)
+    return next((top for top in tops if highest <= top), highest)
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The image, or the middle of one so thin that resizing its short side would blow it up."""
+    width, height = image.size
+    w, h = min(width, LONGEST * height), min(height, LONGEST * width)
+    if (w, h) == (width, height):
+        return image
+    left, top = (width - w) // 2, (height - h) // 2
+    return image.crop((left, top, left + w, top + h))
