@@ -23,11 +23,14 @@ def test_the_newest_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> Non
     for step in (1, 2, 3):
         checkpoints.save(step, tensors(step), {"seed": 5})
     assert checkpoints.steps() == [2, 3]
-    loaded = checkpoints.load_newest()
+    loaded = checkpoints.newest()
     assert loaded is not None
     assert loaded.step == 3
     assert loaded.meta == {"seed": 5}
-    assert torch.equal(loaded.tensors["a"], torch.full((3,), 3.0))
+    assert loaded.names == ["a", "b"]
+    state = tensors(0)
+    loaded.load_into(state)
+    assert torch.equal(state["a"], torch.full((3,), 3.0))
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "cut", "no meta"])
@@ -46,7 +49,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
         state.write_bytes(content[:-2])
     else:
         (newest / "meta.json").unlink()
-    loaded = checkpoints.load_newest()
+    loaded = checkpoints.newest()
     assert loaded is not None
     assert loaded.step == 1
     assert "damaged" in caplog.text

@@ -105,6 +105,7 @@ def test_distill_prints_two_lines_that_load_the_encoder(run: Run, place: Path) -
         "student.safetensors",
         "student.json",
         "log.txt",
+        ".lock",
     }
 
 

@@ -240,9 +240,10 @@ def test_calibrated_statistics_are_those_of_the_first_batches_and_stay(
 
 def test_learned_weights_of_teachers_are_trained_and_kept_in_the_checkpoint(images: Path) -> None:
     config = config_of(images, "balance.weights=uncertainty", "optim.steps=3")
-    newest = Checkpoints(api.distill(config).folder / "checkpoints").load_newest()
+    newest = Checkpoints(api.distill(config).folder / "checkpoints").newest()
     assert newest is not None
-    assert newest.tensors["module:balance.log_variance_T"].abs().min() > 0
+    newest.load_into({"module:balance.log_variance_T": (weights := torch.zeros(2))})
+    assert weights.abs().min() > 0
 
 
 @pytest.mark.parametrize("size", [16, 32])

@@ -1,37 +1,26 @@
 """One function per command: what `alumnus COMMAND` does, in one call."""
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from alumnus import assembly, hub, measure, preflight
-from alumnus.assembly import Images
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
-from alumnus.data import BadImage, Batch, eval_transform, open_source
-from alumnus.distill import Distillation
+from alumnus.data import eval_transform, open_source
 from alumnus.evaluation.results import Results
-from alumnus.evaluation.suite import TaskSpec
 from alumnus.evaluation.suite import evaluate as evaluate_models
 from alumnus.extraction import extract_to_file
 from alumnus.hardware import choose_device
 from alumnus.report.pca import pca_picture
-from alumnus.report.table import plain, results_table
 from alumnus.run_folder import RunFolder
-from alumnus.runs import load_student, save_encoder, save_student
-from alumnus.student import Student, StudentSpec
-from alumnus.teachers import Teacher
-from alumnus.training.checkpoint import Checkpoints
-from alumnus.training.logs import MetricsLog
-from alumnus.training.loop import Interval, Trainer
-from alumnus.training.schedules import evenly_spaced
+from alumnus.running import DistillResult, run_config
+from alumnus.training.distributed import join_world
+from alumnus.training.loop import Interval
 
 __all__ = [
     "DemoResult",
@@ -48,26 +37,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 DEMO_IMAGES = 4  # rows of the demo's picture
-
-
-@dataclass(frozen=True)
-class DistillResult:
-    """What a finished distillation left."""
-
-    folder: Path
-    steps: int
-    loss: float | None  # of the last report; None where nothing was left to do
-    results: Results | None  # of the recipe's evaluation
-
-    @property
-    def table(self) -> str:
-        """The evaluation as text; empty without one."""
-        return plain(results_table(self.results)) if self.results else ""
-
-    @property
-    def how_to_load(self) -> str:
-        """The two lines that load the encoder."""
-        return f'import alumnus\nencoder = alumnus.load("{self.folder}")'
 
 
 def show_config(recipe: str | Path, *overrides: str) -> str:
@@ -96,30 +65,19 @@ def distill(
     config = _checked(recipe, overrides, settings, preflight.before_a_run)
     assert config.out is not None, "checked before the run"
     folder = RunFolder(Path(config.out).expanduser())
-    text = to_yaml(config)
-    folder.check(text, resume=resume, overwrite=overwrite)
     device = choose_device(config.train.device)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-
-    teachers = assembly.load_teachers(config)
-    images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
-    student, spec = assembly.new_student(config, teachers)
-    pool = assembly.build_pool(config, teachers, student)
-    features = assembly.plan_cache(config, pool, images)
-    tasks = _tasks(config)
-    run = assembly.build_distillation(config, student, teachers, images, device=device)
-    if config.init is not None:
-        assembly.start_from(config.init, student, run.standardizers)
-
-    folder.open(text, overwrite=overwrite)
-    with _log_file(folder.log):
-        _introduce(config, run, images, teachers)
-        run.teachers = assembly.build_targets(config, pool, features, device)
-        loss = _train(config, run, images, folder, resume=resume, also=on_interval)
-        _save(folder, student, spec, run, teachers)
-        results = _evaluate(config, folder, teachers, tasks, device) if tasks else None
-    return DistillResult(folder.path, assembly.run_steps(config, images), loss, results)
+    with join_world(device) as world:
+        return run_config(
+            config,
+            folder,
+            device,
+            world,
+            resume=resume,
+            overwrite=overwrite,
+            on_interval=on_interval,
+        )
 
 
 def evaluate(
@@ -233,159 +191,3 @@ def _checked(
     if said := [problem.sentence for problem in (*conflicts(recipe), *also(recipe))]:
         raise ConfigError("\n".join(dict.fromkeys(said)))
     return recipe
-
-
-def _train(
-    config: RunConfig,
-    run: Distillation,
-    images: Images,
-    folder: RunFolder,
-    *,
-    resume: bool,
-    also: Callable[[Interval], None] | None,
-) -> float | None:
-    steps = assembly.run_steps(config, images)
-    batches = partial(
-        assembly.batches,
-        config,
-        images,
-        device=run.device,
-        on_bad_images=partial(_record_bad_images, folder),
-    )
-    trainer: Trainer[Batch] = Trainer(
-        trainable=run,
-        batches=batches,
-        steps=steps,
-        batch_size=config.optim.batch_size,
-        accumulate=config.optim.accumulate,
-        seed=config.train.seed,
-        log_every=config.train.log_every,
-        save_at=frozenset(evenly_spaced(steps, min(steps, config.train.checkpoints))),
-        checkpoints=Checkpoints(folder.checkpoints, keep=config.train.keep),
-    )
-    first = trainer.resume() if resume else 0
-    if first:
-        log.info("resumed after step %d of %d", first, steps)
-    if not run.standardizers.get_buffer("calibrated"):
-        assembly.calibrate(run, batches(0), config.standardize.calibration_steps)
-    losses: list[float] = []
-    metrics = MetricsLog(
-        folder.metrics,
-        folder.tensorboard,
-        names={"loss_T": run.teacher_names},
-        first_step=first,
-    )
-
-    def report(interval: Interval) -> None:
-        metrics(interval)
-        losses.append(interval.metrics["loss"])
-        if also is not None:
-            also(replace(interval, metrics=metrics.named(interval)))
-
-    trainer.on_log = report
-    try:
-        trainer.run()
-    finally:
-        metrics.close()
-    return losses[-1] if losses else None
-
-
-def _save(
-    folder: RunFolder,
-    student: Student,
-    spec: StudentSpec,
-    run: Distillation,
-    teachers: Mapping[str, Teacher],
-) -> None:
-    info = {
-        "teachers": {
-            name: {"licence": teacher.licence, "domain": teacher.domain}
-            for name, teacher in teachers.items()
-        }
-    }
-    save_student(folder.path, student, spec, run.standardizers, info)
-    save_encoder(folder.path, student.encoder, spec.encoder, info)
-
-
-def _tasks(config: RunConfig) -> list[TaskSpec]:
-    section = config.evaluate
-    return measure.parse_tasks(
-        section.tasks,
-        size_px=section.size or config.data.size,
-        trials=section.trials,
-        seed=config.train.seed,
-    )
-
-
-def _evaluate(
-    config: RunConfig,
-    folder: RunFolder,
-    teachers: Mapping[str, Teacher],
-    tasks: Sequence[TaskSpec],
-    device: torch.device,
-) -> Results:
-    rows = [measure.teacher_model(teacher) for teacher in teachers.values()]
-    rows += measure.student_models(load_student(folder.path), "student", device)
-    results = evaluate_models(
-        rows,
-        tasks,
-        batch_size=config.evaluate.batch_size,
-        device=device,
-        on_progress=log.info,
-    )
-    results.save(folder.evaluation / "results.json")
-    return results
-
-
-def _introduce(
-    config: RunConfig, run: Distillation, images: Images, teachers: Mapping[str, Teacher]
-) -> None:
-    steps = assembly.run_steps(config, images)
-    encoder = sum(p.numel() for p in run.student.get_submodule("encoder").parameters())
-    batch = config.optim.batch_size * config.optim.accumulate
-    log.info("student   %s, %.3g M parameters", config.student.model, encoder / 1e6)
-    for name, teacher in teachers.items():
-        log.info(
-            "teacher   %s, %d wide, %s, domain %s, licence %s",
-            name,
-            teacher.dim,
-            "+".join(teacher.token_types),
-            teacher.domain,
-            teacher.licence,
-        )
-    for source in images.train:
-        log.info("images    %s: %d, domain %s", source.name, len(source), source.domain)
-    log.info("held out  %d images", sum(len(source) for source in images.held_out))
-    log.info(
-        "training  %d steps of %d images at %d px, %s on %s",
-        steps,
-        batch,
-        config.data.size,
-        "bf16" if run.bf16 else "fp32",
-        run.device,
-    )
-
-
-def _record_bad_images(folder: RunFolder, bad: Sequence[BadImage]) -> None:
-    lines = [json.dumps(image._asdict()) for image in bad]
-    known = folder.bad_images.read_text().splitlines() if folder.bad_images.is_file() else []
-    with folder.bad_images.open("a") as file:  # a resumed run meets some of them again
-        file.writelines(f"{line}\n" for line in lines if line not in known)
-    log.warning("%d broken images replaced, see %s", len(bad), folder.bad_images)
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """What the package says goes to log.txt too."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-    logger = logging.getLogger("alumnus")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(min(level or logging.INFO, logging.INFO))
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()

@@ -22,8 +22,8 @@ from alumnus.data import (
     make_loader,
     open_source,
 )
-from alumnus.distill import Balance, Distillation, Targets
-from alumnus.encoders import EncoderSpec, grid_side, resize_pos_embed
+from alumnus.distill import Balance, Distillation, Ranks, Targets
+from alumnus.encoders import Encoder, EncoderSpec, grid_side, resize_pos_embed
 from alumnus.hardware import choose_bf16, choose_workers
 from alumnus.losses import distill_losses
 from alumnus.projectors import ProjectorSpec
@@ -40,8 +40,10 @@ from alumnus.teachers import (
     load_teacher,
 )
 from alumnus.tokens import Tokens
+from alumnus.training.distributed import World, spread
 from alumnus.training.optimizer import build_adamw, clip_each
 from alumnus.training.schedules import cosine_schedule, peak_rate, total_steps
+from alumnus.training.sharding import fill
 
 __all__ = [
     "Images",
@@ -53,6 +55,7 @@ __all__ = [
     "calibrate",
     "encoder_spec",
     "load_teachers",
+    "new_standardizers",
     "new_student",
     "open_images",
     "plan_cache",
@@ -61,6 +64,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+ALONE = World()
 
 
 @dataclass(frozen=True)
@@ -187,9 +192,16 @@ def plan_cache(config: RunConfig, pool: TeacherPool, images: Images) -> FeatureC
 
 
 def build_targets(
-    config: RunConfig, pool: TeacherPool, cache: FeatureCache | None, device: torch.device
+    config: RunConfig,
+    pool: TeacherPool,
+    cache: FeatureCache | None,
+    device: torch.device,
+    world: World = ALONE,
 ) -> Targets:
-    """Live teachers on the device, or the feature cache, filled first where it is not full."""
+    """Live teachers on the device, or the feature cache, filled first where it is not full.
+
+    It is the first process that fills it; the others wait.
+    """
     pool.to(device)
     if cache is None:
         return pool
@@ -203,9 +215,12 @@ def build_targets(
             log.info("cached %d of %d rows", done, rows)
             said = time.monotonic()
 
-    bf16 = choose_bf16(config.train.precision, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        cache.build(num_workers=choose_workers(config.data.workers, device), progress=progress)
+    def build() -> None:
+        bf16 = choose_bf16(config.train.precision, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            cache.build(num_workers=choose_workers(config.data.workers, device), progress=progress)
+
+    world.first_alone(build)
     return CachedTeachers(cache)
 
 
@@ -215,6 +230,7 @@ def batches(
     position: int,
     *,
     device: torch.device,
+    world: World = ALONE,
     on_bad_images: Callable[[list[BadImage]], None],
 ) -> Iterator[Batch]:
     """Endless batches from a position on, their images on the device."""
@@ -224,7 +240,9 @@ def batches(
         size=config.data.size,
         # cached targets need no pictures for teachers
         teacher_size=None if config.cache.enabled else config.data.teacher_size,
-        batch_size=config.optim.batch_size,
+        batch_size=config.optim.batch_size // world.size,
+        rank=world.rank,
+        ranks=world.size,
         start_position=position,
         num_workers=choose_workers(config.data.workers, device),
         seed=config.train.seed,
@@ -261,8 +279,17 @@ def build_distillation(
     images: Images,
     *,
     device: torch.device,
+    world: World = ALONE,
 ) -> Distillation:
-    """Everything a step needs, on the device, but for the targets."""
+    """Everything a step needs, on the device and spread over the processes, but for the targets.
+
+    ValueError where a teacher would teach nothing, or the batch cannot be dealt out evenly.
+    """
+    if config.optim.batch_size % world.size:
+        raise ValueError(
+            f"optim.batch_size={config.optim.batch_size} cannot be dealt out to {world.size} "
+            f"processes: take a multiple of {world.size}"
+        )
     eligible_TS = eligible_table(
         config.balance.sharing,
         teacher_domains=[teacher.domain for teacher in teachers.values()],
@@ -282,8 +309,13 @@ def build_distillation(
         weights_T=torch.tensor([config.teachers[name].loss_weight for name in teachers]),
         uncertainty=config.balance.weights == "uncertainty",
         aggregation=config.departures.aggregation,
+        scope=config.departures.scope,
     ).to(device)
     student.to(device)
+    if config.train.checkpoint_activations:
+        _checkpoint_activations(student.encoder, config.student.model)
+    units = [*getattr(student.encoder, "units", []), *student.projectors.values()]
+    network, no_sync = spread(student, units, world, config.train.parallel)
     trained = torch.nn.ModuleDict({"student": student, "balance": balance})
     beta1, beta2 = config.optim.betas
     optimizer = build_adamw(
@@ -301,14 +333,13 @@ def build_distillation(
         config.standardize.momentum_start, config.standardize.momentum_end, steps=steps
     )
     clip: Callable[[list[torch.nn.Parameter]], Tensor] = partial(
-        clip_each, max_norm=config.optim.clip_norm
+        clip_each,
+        max_norm=config.optim.clip_norm,
+        all_reduce_sum=world.all_reduce_sum if config.train.parallel == "fsdp2" else None,
     )
     return Distillation(
         student=student,
-        standardizers=Standardizers(
-            config.standardize.kind,
-            {name: dict.fromkeys(t.token_types, t.dim) for name, t in teachers.items()},
-        ).to(device),
+        standardizers=new_standardizers(config, teachers).to(device),
         balance=balance,
         optimizer=optimizer,
         rate=lambda step: float(rate[step]),
@@ -319,7 +350,16 @@ def build_distillation(
         bf16=choose_bf16(config.train.precision, device),
         cosine_weight=config.loss.cosine_weight,
         smooth_l1_weight=config.loss.smooth_l1_weight,
+        network=network,
+        ranks=Ranks(world.size, world.all_reduce_sum, no_sync),
+        ema_decay=config.train.ema,
     )
+
+
+def new_standardizers(config: RunConfig, teachers: Mapping[str, Teacher]) -> Standardizers:
+    """The teachers' statistics, as at the start of a run."""
+    shapes = {name: dict.fromkeys(t.token_types, t.dim) for name, t in teachers.items()}
+    return Standardizers(config.standardize.kind, shapes)
 
 
 def calibrate(run: Distillation, batches: Iterator[Batch], steps: int) -> None:
@@ -330,10 +370,10 @@ def calibrate(run: Distillation, batches: Iterator[Batch], steps: int) -> None:
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):  # as in a step
             targets = run.teachers.targets(next(batches))
         run.standardizers.calibrate(targets)
-    run.standardizers.end_calibration()
+    run.standardizers.end_calibration(run.ranks.all_reduce_sum if run.ranks.size > 1 else None)
 
 
-def start_from(path: str, student: Student, standardizers: Standardizers) -> None:
+def start_from(path: str, run: Distillation) -> None:
     """Begin with another run's encoder, projectors and statistics; strict.
 
     Positions are resized to the student's image size (explicit size, no offset), as DUNE's
@@ -341,7 +381,7 @@ def start_from(path: str, student: Student, standardizers: Standardizers) -> Non
     """
     initial = load_student(path)
     theirs = torch.nn.ModuleDict({"model": initial.student, "statistics": initial.standardizers})
-    mine = torch.nn.ModuleDict({"model": student, "statistics": standardizers})
+    mine = torch.nn.ModuleDict({"model": run.student, "statistics": run.standardizers})
     state, ours = theirs.state_dict(), mine.state_dict()
     key = "model.encoder.pos_embed"
     if key in state and key in ours and state[key].shape != ours[key].shape:
@@ -356,7 +396,18 @@ def start_from(path: str, student: Student, standardizers: Standardizers) -> Non
             f"init={path} is a student of another kind: {len(wrong)} tensors differ, {wrong[0]!r} "
             "first; its encoder, projectors, teachers and standardisation must be this run's"
         )
-    mine.load_state_dict(state)
+    fill(ours, state)
+    run.start_average()
+
+
+def _checkpoint_activations(encoder: Encoder, name: str) -> None:
+    enable: Callable[[], None] | None = getattr(encoder, "set_grad_checkpointing", None)
+    if enable is None:
+        raise ValueError(
+            f"student {name!r} has no set_grad_checkpointing(), which "
+            "train.checkpoint_activations needs"
+        )
+    enable()
 
 
 def _twice(tokens: Tokens) -> Tokens:

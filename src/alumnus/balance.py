@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "Aggregation",
+    "Scope",
     "Sharing",
     "aggregate",
     "default_drop_probability",
@@ -22,6 +23,7 @@ __all__ = [
 
 Sharing = Literal["own", "own+generic", "full"]
 Aggregation = Literal["released", "sum"]
+Scope = Literal["rank", "global"]
 
 
 def eligible_table(
@@ -84,7 +86,13 @@ def drop_teachers(
     return keep_TB.to(loss_TB.dtype)
 
 
-def aggregate(loss_TB: Tensor, coeff_TB: Tensor, *, kind: Aggregation = "released") -> Tensor:  # []
+def aggregate(
+    loss_TB: Tensor,
+    coeff_TB: Tensor,
+    *,
+    kind: Aggregation = "released",
+    coeff_sum: Tensor | None = None,  # []; of the whole table where this is a part; None: it is all
+) -> Tensor:  # []
     """One loss from the table of losses and their coefficients.
 
     `released`: sum(c L) / sum(c) over the whole table, as the released code of both systems
@@ -93,9 +101,8 @@ def aggregate(loss_TB: Tensor, coeff_TB: Tensor, *, kind: Aggregation = "release
     images, so that another teacher rescales nothing.
     """
     if kind == "released":
-        return (coeff_TB * loss_TB).sum() / coeff_TB.sum().clamp_min(
-            torch.finfo(loss_TB.dtype).tiny
-        )
+        total = coeff_TB.sum() if coeff_sum is None else coeff_sum
+        return (coeff_TB * loss_TB).sum() / total.clamp_min(torch.finfo(loss_TB.dtype).tiny)
     return (coeff_TB * loss_TB).sum(dim=0).mean()
 
 

@@ -57,6 +57,8 @@ def distill(
             overwrite=overwrite,
             on_interval=on_interval,
         )
+    if not _is_first():
+        return
     if result.table:
         print(result.table)
     stderr.print(f"\nThe encoder is in {escape(str(result.folder))}; load it with\n")
@@ -181,7 +183,7 @@ def demo(
 @contextmanager
 def _progress() -> Iterator[Callable[["Interval"], None] | None]:
     """A bar at a terminal, in place of the line for each report; elsewhere the lines are enough."""
-    if not stderr.is_terminal:
+    if not stderr.is_terminal or not _is_first():
         yield None
         return
     from alumnus.report.progress import ProgressBar
@@ -202,8 +204,9 @@ def _one_sentence() -> Iterator[None]:
     except RuntimeError as error:
         if type(error) is RuntimeError:  # torch's own: a bug, with its traceback
             raise
-        stderr.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise SystemExit(1) from None
+        label = "" if hasattr(error, "exit_code") else "[red]error:[/red] "  # asked to stop
+        stderr.print(f"{label}{escape(str(error))}", soft_wrap=True)
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             stderr.print("stopped; a run goes on with --resume")
@@ -217,6 +220,11 @@ def _words(error: ValueError | OSError) -> str:
     return str(error) or type(error).__name__
 
 
+def _is_first() -> bool:
+    """Whether this is the process of a run that talks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _talk() -> None:
     """Send the package's log to stderr: rich at a terminal, plain lines elsewhere."""
     handler: logging.Handler
@@ -228,7 +236,7 @@ def _talk() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("alumnus")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if _is_first() else logging.ERROR)
     logger.addHandler(handler)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from alumnus.balance import Aggregation, Sharing
+from alumnus.balance import Aggregation, Scope, Sharing
 from alumnus.config_errors import ConfigError, Problem, sentences, settled, without
 from alumnus.spelling import unknown
 from alumnus.standardize import Kind as StandardizeKind
@@ -166,6 +166,9 @@ class DeparturesSection(Section):
     """Every switch that departs from the released behaviour."""
 
     aggregation: Aggregation = Field("released", description="released or sum")
+    scope: Scope = Field(
+        "rank", description="table that `released` averages over: of each process, or global"
+    )
 
 
 class OptimSection(Section):
@@ -174,7 +177,9 @@ class OptimSection(Section):
     epochs: float | None = Field(None, gt=0, description="passes over the images, or `steps`")
     steps: PositiveInt | None = Field(None, description="optimiser steps, or `epochs`")
     epoch_images: PositiveInt | None = Field(None, description="images an epoch; null: all")
-    batch_size: PositiveInt = Field(128, description="images of a micro-batch")
+    batch_size: PositiveInt = Field(
+        128, description="images of a micro-batch, over all processes together"
+    )
     accumulate: PositiveInt = Field(1, description="micro-batches of a step")
     lr: float = Field(3e-4, gt=0, description="peak rate for 256 images; scales with the batch")
     min_lr: float = Field(1e-6, ge=0, description="final rate, not scaled")
@@ -194,6 +199,15 @@ class TrainSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="by hardware")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0, ...")
     threads: PositiveInt | None = Field(None, description="CPU threads; null: torch's choice")
+    parallel: Literal["ddp", "fsdp2"] = Field(
+        "ddp", description="under torchrun: whole students, or sharded ones for large students"
+    )
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of an average of the student's weights, the result"
+    )
+    checkpoint_activations: bool = Field(
+        False, description="compute blocks again in the backward pass: less memory, more time"
+    )
     log_every: PositiveInt = Field(20, description="steps between reports")
     checkpoints: PositiveInt = Field(20, description="times the state is saved in a run")
     keep: PositiveInt = Field(2, description="newest checkpoints that stay")

@@ -4,20 +4,22 @@ Axes: T teachers, B images of a micro-batch. One direction, no way back; each ar
 picture in the documentation is one call of `Distillation.step`.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from alumnus.balance import Aggregation, aggregate, drop_teachers, uncertainty_loss
+from alumnus.balance import Aggregation, Scope, aggregate, drop_teachers, uncertainty_loss
 from alumnus.losses import distill_losses
 from alumnus.randomness import draw_uniform
 from alumnus.standardize import Moments, Standardizers
 from alumnus.tokens import Tokens, TokenType
 
-__all__ = ["Balance", "DistillBatch", "Distillation", "Targets"]
+__all__ = ["Balance", "DistillBatch", "Distillation", "Ranks", "Targets"]
 
 
 class DistillBatch(Protocol):
@@ -43,6 +45,16 @@ class Targets(Protocol):
     def targets(self, batch: DistillBatch) -> Mapping[str, Tokens]: ...
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that share a step, each with an equal part of every micro-batch."""
+
+    size: int = 1
+    all_reduce_sum: Callable[[Tensor], Tensor] = lambda tensor: tensor  # over all, in place
+    # a context in which gradients of `network` are not exchanged yet
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
 class Balance(nn.Module):
     """Which teachers count for which images, and how much; a module for its learned weights."""
 
@@ -57,20 +69,26 @@ class Balance(nn.Module):
         weights_T: Tensor,  # fixed weight of each teacher
         uncertainty: bool = False,
         aggregation: Aggregation = "released",
+        scope: Scope = "rank",
     ) -> None:
         super().__init__()
-        self.drop_probability, self.aggregation = drop_probability, aggregation
+        self.drop_probability, self.aggregation, self.scope = drop_probability, aggregation, scope
         self.register_buffer("eligible_TS", eligible_TS, persistent=False)
         self.register_buffer("weights_T", weights_T, persistent=False)
         self.log_variance_T = nn.Parameter(torch.zeros(len(weights_T))) if uncertainty else None
 
-    def forward(self, loss_TB: Tensor, source: Tensor, draw_TB: Tensor) -> Tensor:  # []
+    def forward(
+        self, loss_TB: Tensor, source: Tensor, draw_TB: Tensor, ranks: Ranks
+    ) -> Tensor:  # []; its mean over the ranks is the loss
         eligible_TB = self.eligible_TS[:, source]
         coeff_TB = drop_teachers(loss_TB.detach(), eligible_TB, draw_TB, p=self.drop_probability)
         coeff_TB = coeff_TB * self.weights_T.unsqueeze(1)
         if self.log_variance_T is not None:
             loss_TB = uncertainty_loss(loss_TB, coeff_TB, self.log_variance_T)
-        return aggregate(loss_TB, coeff_TB, kind=self.aggregation)
+        coeff_sum = None
+        if self.scope == "global" and self.aggregation == "released":
+            coeff_sum = ranks.all_reduce_sum(coeff_TB.sum()) / ranks.size
+        return aggregate(loss_TB, coeff_TB, kind=self.aggregation, coeff_sum=coeff_sum)
 
 
 @dataclass
@@ -90,7 +108,11 @@ class Distillation:
     cosine_weight: float = 0.5
     smooth_l1_weight: float = 0.5
     teachers: Targets | None = None  # live or cached; set before the first step
+    network: nn.Module | None = None  # what is called for the student: DDP around it; None: itself
+    ranks: Ranks = field(default_factory=Ranks)
+    ema_decay: float | None = None  # of an average of the student's weights; None: none is kept
     module: nn.Module = field(init=False)  # all that a checkpoint holds besides the optimiser
+    ema: nn.Module | None = field(default=None, init=False)
     first_bad: Tensor = field(init=False)  # [], int64; -1 while every step was finite
     bad_T: Tensor = field(init=False)  # bool; teachers whose loss was not finite in that step
 
@@ -103,10 +125,23 @@ class Distillation:
             }
         )
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        if self.ema_decay is not None:
+            self.ema = copy.deepcopy(self.student).requires_grad_(False)
+            self.module.add_module("ema", self.ema)
         self.device = self.parameters[0].device
         self.first_bad = torch.tensor(-1, device=self.device)
         self.bad_T = torch.zeros(len(self.teacher_names), dtype=torch.bool, device=self.device)
         self.buffers = list(self.student.buffers())  # such as BatchNorm's
+
+    def start_average(self) -> None:
+        """Begin the average, where there is one, at the student's present weights."""
+        if self.ema is not None:
+            self.ema.load_state_dict(self.student.state_dict())
+
+    @property
+    def result(self) -> nn.Module:
+        """The student to keep: the average of its weights, where there is one."""
+        return self.student if self.ema is None else self.ema
 
     @property
     def teacher_names(self) -> list[str]:
@@ -126,16 +161,22 @@ class Distillation:
         before = [buffer.clone() for buffer in self.buffers]
         seen: list[dict[tuple[str, TokenType], Moments]] = []
         losses, tables = [], []
-        for batch in micro_batches:
-            loss, loss_TB, moments = self.forward(batch, step, momentum)
-            (loss / len(micro_batches)).backward()
+        for number, batch in enumerate(micro_batches, start=1):
+            with nullcontext() if number == len(micro_batches) else self.ranks.no_sync():
+                loss, loss_TB, moments = self.forward(batch, step, momentum)
+                (loss / len(micro_batches)).backward()
             seen.append(moments)
             losses.append(loss.detach())
             tables.append(loss_TB.detach())
+        for parameter in self.balance.parameters():  # the student's are averaged in `backward`
+            if parameter.grad is not None:
+                self.ranks.all_reduce_sum(parameter.grad.div_(self.ranks.size))
         grad_norm = self.clip(self.parameters)
 
-        loss = torch.stack(losses).mean()
         loss_T = torch.cat(tables, dim=1).mean(dim=1)
+        means = torch.cat([torch.stack(losses).mean()[None], loss_T])
+        means = self.ranks.all_reduce_sum(means) / self.ranks.size
+        loss, loss_T = means[0], means[1:]
         first = ~torch.isfinite(loss + grad_norm) & (self.first_bad < 0)
         self.first_bad = torch.where(first, step, self.first_bad)
         self.bad_T = torch.where(first, ~torch.isfinite(loss_T), self.bad_T)
@@ -147,6 +188,7 @@ class Distillation:
             buffer.copy_(torch.where(ok, buffer, old))
         for moments in seen:
             self.standardizers.update(moments, momentum=momentum, ok=ok)
+        self._average(ok)
         return {
             "loss": loss,
             "loss_T": loss_T,
@@ -168,8 +210,9 @@ class Distillation:
         assert self.teachers is not None, "targets are set before the first step"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             raw = self.teachers.targets(batch)
-            predictions = self.student(batch.images)
-        moments = self.standardizers.moments(raw)
+            predictions = (self.network or self.student)(batch.images)
+        reduce = self.ranks.all_reduce_sum if self.ranks.size > 1 else None
+        moments = self.standardizers.moments(raw, reduce)
         # momentum 0 asks for the stored statistics, unchanged (both systems)
         targets = self.standardizers.apply(raw, moments if momentum > 0 else None)
         loss_TB = distill_losses(
@@ -182,4 +225,22 @@ class Distillation:
             self.seed, step, "teacher dropping", (len(loss_TB), self.global_batch)
         )[:, batch.position.cpu() % self.global_batch].to(loss_TB.device, non_blocking=True)
         source = batch.source.to(loss_TB.device, non_blocking=True)
-        return self.balance(loss_TB, source, draw_TB), loss_TB, moments
+        return self.balance(loss_TB, source, draw_TB, self.ranks), loss_TB, moments
+
+    @torch.no_grad()
+    def _average(self, ok: Tensor) -> None:
+        """ema = decay * ema + (1 - decay) * weights, where `ok` holds; buffers are copied."""
+        if self.ema is None or self.ema_decay is None:
+            return
+        share = torch.where(ok, 1.0 - self.ema_decay, 0.0)
+        for kept, new in zip(self.ema.parameters(), self.student.parameters(), strict=True):
+            ours, theirs = _shard(kept), _shard(new)
+            ours.lerp_(theirs, share.to(ours.dtype))
+        for old_buffer, new_buffer in zip(self.ema.buffers(), self.buffers, strict=True):
+            old_buffer.copy_(new_buffer)
+
+
+def _shard(tensor: Tensor) -> Tensor:
+    """What this process holds of a parameter; all of it where none is sharded."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part

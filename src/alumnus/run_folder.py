@@ -1,9 +1,14 @@
 """The folder of a run: what lies where, and when a folder is refused."""
 
+import errno
+import fcntl
 import json
+import logging
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +19,8 @@ import torch
 from alumnus.training.checkpoint import write_atomically
 
 __all__ = ["RunFolder", "environment"]
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("alumnus", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
@@ -82,11 +89,33 @@ class RunFolder:
                 "not remove it: choose another out="
             )
 
-    def open(self, config_yaml: str, *, overwrite: bool) -> None:
-        """Make the folder, or take it up; `check` comes first."""
-        if overwrite and self.path.is_dir():
-            shutil.rmtree(self.path)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """This process alone works in the folder; ValueError where another one does already.
+
+        The lock ends with its process, however that ends.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # data workers do not share it
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):  # a disk without locks
+                    log.warning("%s cannot be locked: do not start another run there", self.path)
+                else:
+                    raise ValueError(
+                        f"another run is writing to {self.path}: wait for it, stop it, or choose "
+                        "another out="
+                    ) from error
+            yield
+
+    def open(self, config_yaml: str, *, overwrite: bool) -> None:
+        """Begin in the folder, or take it up; `check` and `held` come first."""
+        if overwrite:
+            for path in self.path.iterdir():
+                if path.name == ".lock":
+                    continue
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not self.config.is_file():
             write_atomically(self.config, config_yaml)
             record = json.dumps(environment(), indent=1)

@@ -56,8 +56,13 @@ def make_loader(
     teacher_size: Size | None = None,
     channels: int = 3,
     pin_memory: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Loader:
     """Endless training batches from `start_position` on, which may be any.
+
+    With several `ranks` every batch of batch_size * ranks positions is dealt out like cards:
+    each rank takes every ranks-th, so together they see what one process alone would.
 
     `seed` is that of the augmentation; the mixture has its own for the order. `teacher_size`
     gives the teachers the same view at another size. `channels` other than 3: 1 is the luminance
@@ -72,8 +77,9 @@ def make_loader(
         locate=mixture.locate,
         batch_size=batch_size,
         end=None,
+        stride=ranks,
     )
-    starts = _Starts(start_position, None, batch_size)
+    starts = _Starts(start_position + rank, None, batch_size * ranks)
     return Loader(reader, starts, num_workers=num_workers, pin=pin_memory)
 
 
@@ -109,16 +115,16 @@ def sweep(
 
 
 class _Starts(Sampler[int]):
-    """First positions of batches; endless where `end` is None."""
+    """First positions of batches, `step` apart; endless where `end` is None."""
 
-    def __init__(self, start: int, end: int | None, batch_size: int) -> None:
-        self.start, self.end, self.batch_size = start, end, batch_size
+    def __init__(self, start: int, end: int | None, step: int) -> None:
+        self.start, self.end, self.step = start, end, step
 
     def __iter__(self) -> Iterator[int]:
         position = self.start
         while self.end is None or position < self.end:
             yield position
-            position += self.batch_size
+            position += self.step
 
 
 class _SweepOrder:

@@ -72,7 +72,7 @@ class Made:
 
 
 class BatchReader(Dataset[Made]):
-    """`reader[start]` is the batch of positions start .. start + batch_size."""
+    """`reader[start]` is the batch of positions start, start + stride, ..., batch_size of them."""
 
     def __init__(
         self,
@@ -82,17 +82,17 @@ class BatchReader(Dataset[Made]):
         locate: Callable[[int], Location],
         batch_size: int,
         end: int | None,  # exclusive; None: endless, broken images are replaced
+        stride: int = 1,
     ) -> None:
         self.sources, self.views, self.locate = sources, views, locate
-        self.batch_size, self.end = batch_size, end
+        self.batch_size, self.end, self.stride = batch_size, end, stride
 
     def __getitem__(self, start: int) -> Made:
-        end = (
-            start + self.batch_size if self.end is None else min(start + self.batch_size, self.end)
-        )
+        end = start + self.batch_size * self.stride
+        end = end if self.end is None else min(end, self.end)
         bad: list[BadImage] = []
         try:
-            read = [self._read(position, bad) for position in range(start, end)]
+            read = [self._read(position, bad) for position in range(start, end, self.stride)]
             good = [r for r in read if r is not None]
             return Made(self._batch(good) if good else None, bad, None)
         except ValueError as error:

@@ -45,6 +45,16 @@ class TimmEncoder(Encoder):
         self.pools = hasattr(self.model, "forward_head") and head_width == self.dim
         self._try(name)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute blocks again in the backward pass, where timm can."""
+        self.model.set_grad_checkpointing(enable)
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """What is sharded by itself: the blocks of a ViT, the stages of others."""
+        held = getattr(self.model, "blocks", getattr(self.model, "stages", []))
+        return list(held)
+
     def forward(self, images: Tensor, *, blocks: Sequence[int] = ()) -> EncoderOutput:
         check_images(images, in_channels=self.in_channels, patch_size=self.patch_size)
         check_blocks(blocks, self.depth)

@@ -98,6 +98,11 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """What is sharded by itself: the blocks."""
+        return list(self.blocks)
+
     def forward(
         self,
         images: Tensor,  # [B, C, H, W], both sides multiples of the patch size

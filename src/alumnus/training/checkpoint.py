@@ -1,7 +1,8 @@
 """Checkpoints: atomic folders of tensors, checked by hash when they are read.
 
-A checkpoint is `checkpoints/step-00001200/` with `state.safetensors` and `meta.json`. It
-appears under its name only when all of it is on the disk; nothing in it is code.
+A checkpoint is `checkpoints/step-00001200/` with safetensors files and `meta.json`: one file
+`state.safetensors`, or one shard from each process where the student is sharded. It appears
+under its name only when all of it is on the disk; nothing in it is code.
 """
 
 import errno
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,25 +21,41 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alumnus.tensor_files import write_tensors
+from alumnus.training.distributed import World
+from alumnus.training.sharding import fill, is_shard, load_shards, save_shards
 
 __all__ = ["Checkpoint", "Checkpoints", "write_atomically"]
 
 log = logging.getLogger(__name__)
 
+STATE = "state.safetensors"  # all tensors, where they are not sharded
+
 
 class Checkpoint(NamedTuple):
-    """What a run needs to go on: the number of finished steps, tensors, and plain values."""
+    """A whole checkpoint: finished steps, names of its tensors, plain values, where it lies."""
 
     step: int
-    tensors: dict[str, Tensor]
+    names: list[str]
     meta: dict[str, Any]
+    folder: Path
+
+    def load_into(self, tensors: Mapping[str, Tensor]) -> None:
+        """Fill tensors, sharded ones too, with what the checkpoint holds under their names.
+
+        The number of processes need not be that of the run that wrote it. ValueError for a name
+        that it lacks or another shape.
+        """
+        if (self.folder / STATE).is_file():
+            fill(tensors, load_file(self.folder / STATE))
+        else:
+            load_shards(tensors, self.folder)
 
 
 class Checkpoints:
-    """The checkpoints of one run; the last `keep` stay."""
+    """The checkpoints of one run; the last `keep` stay. Every process of a run calls `save`."""
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, *, keep: int = 2, world: World | None = None) -> None:
+        self.folder, self.keep, self.world = folder, keep, world or World()
 
     def steps(self) -> list[int]:
         """Finished steps of the checkpoints that are there, oldest first."""
@@ -47,26 +65,19 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
         """Write one checkpoint, then remove those beyond `keep`.
 
-        OSError with one sentence when the disk is full; earlier checkpoints stay.
+        OSError with one sentence when the disk is full; earlier checkpoints stay. It ends all
+        processes of the run.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"step-{step:08d}"
-        temporary = self.folder / f".step-{step:08d}.{os.getpid()}"
-        for left in self.folder.glob(".step-*"):  # by a run that was killed while it wrote
-            shutil.rmtree(left, ignore_errors=True)
+        temporary = self.folder / f".step-{step:08d}.part"
+        is_sharded = any(is_shard(tensor) for tensor in tensors.values())
         try:
-            temporary.mkdir()
-            write_tensors(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                temporary / "state.safetensors",
-            )
-            record = {"step": step, "sha256": _sha256(temporary / "state.safetensors"), **meta}
-            (temporary / "meta.json").write_text(json.dumps(record, indent=1) + "\n")
-            for path in temporary.iterdir():
-                _sync(path)
-            shutil.rmtree(final, ignore_errors=True)  # the same step, written again by a resume
-            temporary.rename(final)
-            _sync(self.folder)
+            self.world.first_alone(partial(self._begin, temporary))
+            if is_sharded:
+                self.world.together(partial(save_shards, tensors, temporary))
+            record = {"step": step, "tensors": sorted(tensors), **meta}
+            whole = None if is_sharded else tensors
+            self.world.first_alone(partial(self._finish, temporary, final, whole, record))
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if error.errno == errno.ENOSPC or "space" in str(error):
@@ -76,19 +87,47 @@ class Checkpoints:
                     "space and go on with --resume (earlier checkpoints are intact)",
                 ) from error
             raise
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder / f"step-{old:08d}", ignore_errors=True)
         return final
 
-    def load_newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; damaged ones are reported and passed over."""
+    def newest(self, at_most: int | None = None) -> Checkpoint | None:
+        """The newest whole checkpoint; damaged ones are reported and passed over."""
         for step in reversed(self.steps()):
+            if at_most is not None and step > at_most:
+                continue
             folder = self.folder / f"step-{step:08d}"
             try:
-                return _load(folder)
+                return _open(folder)
             except (OSError, ValueError, KeyError) as error:
                 log.warning("checkpoint %s is damaged (%s): using the one before", folder, error)
         return None
+
+    def _begin(self, temporary: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".step-*"):  # by a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
+        temporary.mkdir()
+
+    def _finish(
+        self,
+        temporary: Path,
+        final: Path,
+        tensors: Mapping[str, Tensor] | None,  # None: the shards are written
+        record: dict[str, Any],
+    ) -> None:
+        if tensors is not None:
+            write_tensors(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                temporary / STATE,
+            )
+        record["sha256"] = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        (temporary / "meta.json").write_text(json.dumps(record, indent=1) + "\n")
+        for path in temporary.iterdir():
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)  # the same step, written again by a resume
+        temporary.rename(final)
+        _sync(self.folder)
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.folder / f"step-{old:08d}", ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -99,12 +138,12 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _load(folder: Path) -> Checkpoint:
+def _open(folder: Path) -> Checkpoint:
     meta = json.loads((folder / "meta.json").read_text())
-    state = folder / "state.safetensors"
-    if _sha256(state) != meta.pop("sha256"):
-        raise ValueError("its hash does not match")
-    return Checkpoint(meta.pop("step"), load_file(state), meta)
+    for name, expected in meta.pop("sha256").items():
+        if _sha256(folder / name) != expected:
+            raise ValueError(f"the hash of {name} does not match")
+    return Checkpoint(meta.pop("step"), meta.pop("tensors"), meta, folder)
 
 
 def _sha256(path: Path) -> str:

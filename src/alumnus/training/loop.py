@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from alumnus.randomness import seed_default_generators
-from alumnus.training.checkpoint import Checkpoints
-from alumnus.training.optimizer import load_optimizer, optimizer_tensors
+from alumnus.training.checkpoint import Checkpoint, Checkpoints
+from alumnus.training.distributed import World
+from alumnus.training.optimizer import allocate_optimizer, optimizer_tensors
 
-__all__ = ["Interval", "NonFiniteError", "Trainable", "Trainer"]
+__all__ = ["Interval", "NonFiniteError", "StoppedError", "Trainable", "Trainer"]
 
 B = TypeVar("B")
 B_contra = TypeVar("B_contra", contravariant=True)
@@ -39,6 +40,12 @@ class NonFiniteError(RuntimeError):
     """A loss or gradient was not finite; weights and statistics are those before that step."""
 
 
+class StoppedError(RuntimeError):
+    """Somebody asked the run to stop; its state is saved, and it can be resumed."""
+
+    exit_code = 0  # of the command
+
+
 @dataclass(frozen=True)
 class Interval:
     """What is reported every `log_every` steps: the last step's metrics and the pace."""
@@ -55,7 +62,8 @@ class Interval:
 class Trainer(Generic[B]):
     """Runs a Trainable from the newest checkpoint, or the start, to the last step.
 
-    Nothing in a step reads the device; metrics are read once every `log_every` steps.
+    Nothing in a step reads the device; metrics are read once every `log_every` steps, and then
+    several processes agree on whether to stop (one alone asks after each step).
     `batches(position)` gives an endless iterator that starts at any position, so a resumed
     run sees exactly the batches it has not seen.
     """
@@ -69,15 +77,17 @@ class Trainer(Generic[B]):
     log_every: int = 20
     save_at: Container[int] = ()  # numbers of finished steps; the last one is always saved
     checkpoints: Checkpoints | None = None
+    world: World = field(default_factory=World)
+    stop_requested: Callable[[], bool] = lambda: False  # asked after each step
     on_log: Callable[[Interval], None] = lambda _: None
     on_save: Callable[[int], None] = lambda _: None
     first_step: int = field(default=0, init=False)
 
-    def resume(self) -> int:
-        """Take up the newest whole checkpoint; the number of finished steps."""
-        checkpoint = self.checkpoints.load_newest() if self.checkpoints else None
+    def resume(self, at_most: int | None = None) -> int:
+        """Take up the newest whole checkpoint (of at most so many steps); its finished steps."""
+        checkpoint = self.checkpoints.newest(at_most) if self.checkpoints else None
         if checkpoint is not None:
-            self._load(checkpoint.tensors)
+            self._load(checkpoint)
             self.first_step = checkpoint.step
         return self.first_step
 
@@ -91,49 +101,70 @@ class Trainer(Generic[B]):
             asked = time.perf_counter()
             micro_batches = [next(batches) for _ in range(self.accumulate)]
             waited += time.perf_counter() - asked
-            seed_default_generators(self.seed, step)
+            seed_default_generators(self.seed, step, self.world.rank)
             metrics = self.trainable.step(micro_batches, step)
             done = step + 1
             last = done == self.steps
-            if done % self.log_every == 0 or last:
-                values = {name: value.tolist() for name, value in metrics.items()}
-                self._refuse_bad(values)
+            reports = done % self.log_every == 0 or last
+            if reports:
+                values: dict[str, Any] = {name: value.tolist() for name, value in metrics.items()}
+                self._refuse_bad(values["first_bad"])
                 took = time.perf_counter() - since
                 self.on_log(self._interval(done, done - last_report, values, took, waited))
                 since, waited, last_report = time.perf_counter(), 0.0, done
-            if (self.checkpoints is not None) and (done in self.save_at or last):
-                self._refuse_bad({"first_bad": metrics["first_bad"].tolist()})
-                self.checkpoints.save(done, self._tensors(), {"seed": self.seed})
+            stops = self._stops(reports)
+            if (self.checkpoints is not None) and (done in self.save_at or last or stops):
+                self._refuse_bad(int(metrics["first_bad"]))
+                self._save(done)
                 self.on_save(done)
+            if stops and not last:
+                raise StoppedError(
+                    f"stopped on request after step {done} of {self.steps}; the state is saved: "
+                    "go on with --resume"
+                )
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _stops(self, reports: bool) -> bool:
+        """Whether to stop here, in all processes alike."""
+        if self.world.size == 1:
+            return self.stop_requested()
+        return reports and self.world.any(self.stop_requested())
+
+    def _save(self, done: int) -> None:
+        assert self.checkpoints is not None, "asked before"
         module, optimizer = self.trainable.module, self.trainable.optimizer
         parts = {"module": module.state_dict(), "optimizer": optimizer_tensors(module, optimizer)}
-        return {f"{part}:{name}": t for part, named in parts.items() for name, t in named.items()}
+        named = {f"{part}:{name}": t for part, held in parts.items() for name, t in held.items()}
+        self.checkpoints.save(done, named, {"seed": self.seed})
 
-    def _load(self, tensors: Mapping[str, Tensor]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}}
-        for key, value in tensors.items():
+    def _load(self, checkpoint: Checkpoint) -> None:
+        parts: dict[str, set[str]] = {"module": set(), "optimizer": set()}
+        for key in checkpoint.names:
             part, name = key.split(":", 1)
-            parts[part][name] = value
-        ours = self.trainable.module.state_dict()
-        if wrong := sorted(ours.keys() ^ parts["module"].keys()):
+            parts[part].add(name)
+        module, optimizer = self.trainable.module, self.trainable.optimizer
+        ours = module.state_dict()
+        if wrong := sorted(ours.keys() ^ parts["module"]):
             raise ValueError(
                 f"the checkpoint is of another student or other teachers: {len(wrong)} tensors "
                 f"are missing or too many, {wrong[0]!r} first"
             )
-        self.trainable.module.load_state_dict(parts["module"])
-        load_optimizer(self.trainable.module, self.trainable.optimizer, parts["optimizer"])
+        state = allocate_optimizer(module, optimizer, sorted(parts["optimizer"]))
+        named = {f"module:{name}": tensor for name, tensor in ours.items()}
+        checkpoint.load_into(named | {f"optimizer:{name}": t for name, t in state.items()})
 
-    def _refuse_bad(self, values: Mapping[str, Any]) -> None:
-        bad = values["first_bad"]
-        if bad >= 0:
-            images = self.batch_size * self.accumulate
-            raise NonFiniteError(
-                f"in step {bad} (image positions {bad * images} to {bad * images + images - 1}) "
-                f"{self.trainable.blame()} was not finite; nothing was changed from then on. "
-                "A lower learning rate (optim.lr) or clipping (optim.clip_norm) is the usual cure"
-            )
+    def _refuse_bad(self, bad: int) -> None:
+        """NonFiniteError once a step was bad; the state before it is saved, to replay it."""
+        if bad < 0:
+            return
+        images = self.batch_size * self.accumulate
+        if self.checkpoints is not None:
+            self._save(bad)  # weights and statistics are still those before that step
+        raise NonFiniteError(
+            f"in step {bad} (image positions {bad * images} to {bad * images + images - 1}) "
+            f"{self.trainable.blame()} was not finite; nothing was changed from then on. "
+            "A lower learning rate (optim.lr) or clipping (optim.clip_norm) is the usual cure; "
+            f"look closer with: alumnus replay RUN {bad}"
+        )
 
     def _interval(
         self, done: int, steps: int, values: dict[str, Any], took_s: float, waited_s: float

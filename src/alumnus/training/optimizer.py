@@ -1,11 +1,19 @@
 """AdamW as both systems use it: two parameter groups, and clipping of each tensor by itself."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["build_adamw", "clip_each", "load_optimizer", "optimizer_tensors", "parameter_groups"]
+from alumnus.training.sharding import local_part
+
+__all__ = [
+    "allocate_optimizer",
+    "build_adamw",
+    "clip_each",
+    "optimizer_tensors",
+    "parameter_groups",
+]
 
 
 def parameter_groups(
@@ -45,17 +53,30 @@ def build_adamw(
 
 
 @torch.no_grad()
-def clip_each(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:  # []
+def clip_each(
+    parameters: Iterable[nn.Parameter],
+    max_norm: float | None,
+    *,
+    all_reduce_sum: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:  # []
     """Scale each gradient whose own norm exceeds `max_norm` down to it; the norm of all, before.
 
-    factor = max_norm / (norm + 1e-6), applied where below 1; None measures only.
+    factor = max_norm / (norm + 1e-6), applied where below 1; None measures only. Sharded
+    gradients need `all_reduce_sum` over the processes that hold the parts: called once, with the
+    squared norms of all.
 
     Source: the released code of both systems (per tensor, not the global norm).
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
+    held = [p.grad for p in parameters if p.grad is not None]
+    if not held:
         return torch.zeros(())
+    gradients = [local_part(gradient) for gradient in held]
     norms = torch.stack(torch._foreach_norm(gradients))
+    if all_reduce_sum is not None:
+        is_part = [part is not gradient for part, gradient in zip(gradients, held, strict=True)]
+        shared = torch.tensor(is_part, device=norms.device)
+        summed = all_reduce_sum(torch.where(shared, norms.square(), 0.0))
+        norms = torch.where(shared, summed.sqrt(), norms)
     if max_norm is not None:
         factors = (max_norm / (norms + 1e-6)).clamp_max(1.0)
         torch._foreach_mul_(gradients, list(factors.unbind()))
@@ -71,15 +92,22 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def load_optimizer(
-    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
-    """Put back what `optimizer_tensors` gave; ValueError for an unknown parameter."""
+@torch.no_grad()
+def allocate_optimizer(
+    module: nn.Module, optimizer: torch.optim.Optimizer, names: Iterable[str]
+) -> dict[str, Tensor]:
+    """State of an optimiser that has not stepped yet, by the names of `optimizer_tensors`.
+
+    To be filled from a checkpoint. ValueError for an unknown parameter.
+    """
     parameters = dict(module.named_parameters())
-    for key, value in tensors.items():
+    for key in names:
         name, entry = key.rsplit("/", 1)
         if name not in parameters:
             raise ValueError(f"the optimiser's state is of another model: it has {name!r}")
         parameter = parameters[name]
-        device = parameter.device
-        optimizer.state[parameter][entry] = value.clone().to(device)
+        is_count = entry == "step"
+        optimizer.state[parameter][entry] = (
+            torch.zeros((), device=parameter.device) if is_count else torch.zeros_like(parameter)
+        )
+    return optimizer_tensors(module, optimizer)

@@ -1,0 +1,315 @@
+"""One run, from its configuration to the evaluated encoder, in each of its processes."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from alumnus import assembly, measure
+from alumnus.assembly import Images
+from alumnus.config import RunConfig, to_yaml
+from alumnus.data import BadImage, Batch
+from alumnus.distill import Distillation
+from alumnus.evaluation.results import Results
+from alumnus.evaluation.suite import TaskSpec
+from alumnus.evaluation.suite import evaluate as evaluate_models
+from alumnus.report.table import plain, results_table
+from alumnus.run_folder import RunFolder
+from alumnus.runs import load_student, save_encoder, save_student
+from alumnus.standardize import Standardizers
+from alumnus.student import Student, StudentSpec, build_student
+from alumnus.teachers import Teacher
+from alumnus.training.checkpoint import Checkpoints
+from alumnus.training.distributed import World
+from alumnus.training.logs import MetricsLog
+from alumnus.training.loop import Interval, StoppedError, Trainer
+from alumnus.training.schedules import evenly_spaced
+from alumnus.training.sharding import whole
+from alumnus.training.stopping import stop_on_signals
+
+__all__ = ["DistillResult", "run_config"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What a finished distillation left."""
+
+    folder: Path
+    steps: int
+    loss: float | None  # of the last report; None where nothing was left to do
+    results: Results | None  # of the recipe's evaluation
+
+    @property
+    def table(self) -> str:
+        """The evaluation as text; empty without one."""
+        return plain(results_table(self.results)) if self.results else ""
+
+    @property
+    def how_to_load(self) -> str:
+        """The two lines that load the encoder."""
+        return f'import alumnus\nencoder = alumnus.load("{self.folder}")'
+
+
+def run_config(
+    config: RunConfig,
+    folder: RunFolder,
+    device: torch.device,
+    world: World,
+    *,
+    resume: bool,
+    overwrite: bool,
+    on_interval: Callable[[Interval], None] | None,
+) -> DistillResult:
+    """What every process of a run does; the first one alone writes, logs and evaluates."""
+    text = to_yaml(config)
+    world.first_alone(partial(folder.check, text, resume=resume, overwrite=overwrite))
+    teachers = assembly.load_teachers(config)
+    images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
+    student, spec = assembly.new_student(config, teachers)
+    pool = assembly.build_pool(config, teachers, student)
+    features = assembly.plan_cache(config, pool, images)
+    tasks = _tasks(config)
+    run = assembly.build_distillation(config, student, teachers, images, device=device, world=world)
+    if config.init is not None:
+        assembly.start_from(config.init, run)
+
+    with ExitStack() as stack:
+        world.first_alone(lambda: stack.enter_context(folder.held()))
+        world.first_alone(partial(folder.open, text, overwrite=overwrite))
+        if world.is_first:
+            stack.enter_context(_log_file(folder.log))
+        _introduce(config, run, images, teachers, world)
+        run.teachers = assembly.build_targets(config, pool, features, device, world)
+        loss = _train(config, run, images, folder, world, resume=resume, also=on_interval)
+        tensors = _whole_tensors(run)
+        results = world.first_alone(
+            partial(_finish, config, folder, spec, tensors, teachers, tasks, device)
+        )
+    return DistillResult(folder.path, assembly.run_steps(config, images), loss, results)
+
+
+def _train(
+    config: RunConfig,
+    run: Distillation,
+    images: Images,
+    folder: RunFolder,
+    world: World,
+    *,
+    resume: bool,
+    also: Callable[[Interval], None] | None,
+) -> float | None:
+    trainer, batches = _trainer(config, run, images, folder, world)
+    first = trainer.resume() if resume else 0
+    if first:
+        log.info("resumed after step %d of %d", first, trainer.steps)
+    if not run.standardizers.get_buffer("calibrated"):
+        assembly.calibrate(run, batches(0), config.standardize.calibration_steps)
+    with stop_on_signals() as stop_requested:
+        trainer.stop_requested = stop_requested
+        try:
+            if not world.is_first:
+                trainer.run()
+                return None
+            return _run_and_report(trainer, run, folder, first, also)
+        except StoppedError as stopped:
+            stopped.exit_code = stop_requested.exit_code
+            raise
+
+
+def _run_and_report(
+    trainer: Trainer[Batch],
+    run: Distillation,
+    folder: RunFolder,
+    first: int,
+    also: Callable[[Interval], None] | None,
+) -> float | None:
+    losses: list[float] = []
+    metrics = MetricsLog(
+        folder.metrics,
+        folder.tensorboard,
+        names={"loss_T": run.teacher_names},
+        first_step=first,
+    )
+
+    def report(interval: Interval) -> None:
+        metrics(interval)
+        losses.append(interval.metrics["loss"])
+        if also is not None:
+            also(replace(interval, metrics=metrics.named(interval)))
+
+    trainer.on_log = report
+    try:
+        trainer.run()
+    finally:
+        metrics.close()
+    return losses[-1] if losses else None
+
+
+def _trainer(
+    config: RunConfig, run: Distillation, images: Images, folder: RunFolder, world: World
+) -> tuple[Trainer[Batch], Callable[[int], Iterator[Batch]]]:
+    """The loop of a run, and what gives it batches."""
+    steps = assembly.run_steps(config, images)
+    batches = partial(
+        assembly.batches,
+        config,
+        images,
+        device=run.device,
+        world=world,
+        on_bad_images=partial(_record_bad_images, folder),
+    )
+    trainer: Trainer[Batch] = Trainer(
+        trainable=run,
+        batches=batches,
+        steps=steps,
+        batch_size=config.optim.batch_size,
+        accumulate=config.optim.accumulate,
+        seed=config.train.seed,
+        log_every=config.train.log_every,
+        save_at=frozenset(evenly_spaced(steps, min(steps, config.train.checkpoints))),
+        checkpoints=Checkpoints(folder.checkpoints, keep=config.train.keep, world=world),
+        world=world,
+    )
+    return trainer, batches
+
+
+def _whole_tensors(run: Distillation) -> dict[str, torch.Tensor]:
+    """The student to keep and the statistics, put together in every process, on the CPU."""
+    parts = {"student": run.result, "standardizers": run.standardizers}
+    return {
+        f"{part}.{name}": whole(tensor).cpu()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _finish(
+    config: RunConfig,
+    folder: RunFolder,
+    spec: StudentSpec,
+    tensors: Mapping[str, torch.Tensor],
+    teachers: Mapping[str, Teacher],
+    tasks: Sequence[TaskSpec],
+    device: torch.device,
+) -> Results | None:
+    """Save the student and evaluate it."""
+    student = build_student(spec)
+    standardizers = assembly.new_standardizers(config, teachers)
+    torch.nn.ModuleDict({"student": student, "standardizers": standardizers}).load_state_dict(
+        tensors
+    )
+    _save(folder, student, spec, standardizers, teachers)
+    return _evaluate(config, folder, teachers, tasks, device) if tasks else None
+
+
+def _save(
+    folder: RunFolder,
+    student: Student,
+    spec: StudentSpec,
+    standardizers: Standardizers,
+    teachers: Mapping[str, Teacher],
+) -> None:
+    info = {
+        "teachers": {
+            name: {"licence": teacher.licence, "domain": teacher.domain}
+            for name, teacher in teachers.items()
+        }
+    }
+    save_student(folder.path, student, spec, standardizers, info)
+    save_encoder(folder.path, student.encoder, spec.encoder, info)
+
+
+def _tasks(config: RunConfig) -> list[TaskSpec]:
+    section = config.evaluate
+    return measure.parse_tasks(
+        section.tasks,
+        size_px=section.size or config.data.size,
+        trials=section.trials,
+        seed=config.train.seed,
+    )
+
+
+def _evaluate(
+    config: RunConfig,
+    folder: RunFolder,
+    teachers: Mapping[str, Teacher],
+    tasks: Sequence[TaskSpec],
+    device: torch.device,
+) -> Results:
+    rows = [measure.teacher_model(teacher) for teacher in teachers.values()]
+    rows += measure.student_models(load_student(folder.path), "student", device)
+    results = evaluate_models(
+        rows,
+        tasks,
+        batch_size=config.evaluate.batch_size,
+        device=device,
+        on_progress=log.info,
+    )
+    results.save(folder.evaluation / "results.json")
+    return results
+
+
+def _introduce(
+    config: RunConfig,
+    run: Distillation,
+    images: Images,
+    teachers: Mapping[str, Teacher],
+    world: World,
+) -> None:
+    steps = assembly.run_steps(config, images)
+    encoder = sum(p.numel() for p in run.student.get_submodule("encoder").parameters())
+    batch = config.optim.batch_size * config.optim.accumulate
+    log.info("student   %s, %.3g M parameters", config.student.model, encoder / 1e6)
+    for name, teacher in teachers.items():
+        log.info(
+            "teacher   %s, %d wide, %s, domain %s, licence %s",
+            name,
+            teacher.dim,
+            "+".join(teacher.token_types),
+            teacher.domain,
+            teacher.licence,
+        )
+    for source in images.train:
+        log.info("images    %s: %d, domain %s", source.name, len(source), source.domain)
+    log.info("held out  %d images", sum(len(source) for source in images.held_out))
+    log.info(
+        "training  %d steps of %d images at %d px, %s on %s%s",
+        steps,
+        batch,
+        config.data.size,
+        "bf16" if run.bf16 else "fp32",
+        run.device,
+        "" if world.size == 1 else f", {world.size} processes ({config.train.parallel})",
+    )
+
+
+def _record_bad_images(folder: RunFolder, bad: Sequence[BadImage]) -> None:
+    lines = [json.dumps(image._asdict()) for image in bad]
+    known = folder.bad_images.read_text().splitlines() if folder.bad_images.is_file() else []
+    with folder.bad_images.open("a") as file:  # a resumed run meets some of them again
+        file.writelines(f"{line}\n" for line in lines if line not in known)
+    log.warning("%d broken images replaced, see %s", len(bad), folder.bad_images)
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """What the package says goes to log.txt too."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+    logger = logging.getLogger("alumnus")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

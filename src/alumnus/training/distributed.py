@@ -1,0 +1,114 @@
+"""Several processes, started by torchrun: who they are, what they share, how a student is spread.
+
+Without torchrun there is one process, and everything here is the identity.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Parallel", "PeerError", "World", "join_world", "spread"]
+
+Parallel = Literal["ddp", "fsdp2"]
+T = TypeVar("T")
+
+# The first process may cache features or evaluate for hours while the others wait; one that dies
+# is noticed at once by its closed connections and by torchrun.
+TIMEOUT = timedelta(days=7)
+
+
+class PeerError(RuntimeError):
+    """Another process of the run has failed, and said why; this one ends with it."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, seen from one of them."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among the processes of this machine
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes, logs and evaluates."""
+        return self.rank == 0
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process; all must ask, and wait for each other."""
+        if self.size == 1:
+            return flag
+        raised = torch.tensor(int(flag))
+        dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+        return bool(raised)
+
+    def first_alone(self, work: Callable[[], T]) -> T | None:
+        """Do something in the first process while the others wait; they get None.
+
+        An error there is raised there, and ends the others with a PeerError.
+        """
+        return self.together(work) if self.is_first else self.together(lambda: None)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do something in every process; where it fails in one, none goes on alone."""
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as caught:
+            error = caught
+        if self.any(error is not None):
+            raise error or PeerError(f"process {self.rank} ends because another one has failed")
+        return result  # type: ignore[return-value]  # there was no error
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """The processes that torchrun started, as its environment variables say; else one alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    backend = "cpu:gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        dist.destroy_process_group()
+
+
+def spread(
+    student: nn.Module, units: Sequence[nn.Module], world: World, parallel: Parallel
+) -> tuple[nn.Module, Callable[[], AbstractContextManager[None]]]:
+    """The module to call, and a context in which gradients are not yet exchanged.
+
+    `ddp` keeps the whole student in each process and averages gradients; `fsdp2` shards the
+    parameters of each unit (blocks, projectors) and of what is left, in place, so the optimiser
+    has to be built afterwards. Gradients are averaged in both.
+    """
+    if world.size == 1:
+        return student, nullcontext
+    if parallel == "fsdp2":
+        for unit in units:
+            fully_shard(unit)
+        fully_shard(student)
+        return student, nullcontext
+    # A static graph also settles what no loss depends on, such as a final norm beside a ladder.
+    ddp = DistributedDataParallel(
+        student, broadcast_buffers=False, static_graph=True, gradient_as_bucket_view=True
+    )
+    return ddp, ddp.no_sync
