@@ -537,17 +537,34 @@ def test_an_interrupted_run_says_how_to_go_on(run: Run, monkeypatch: pytest.Monk
     assert said.err == "stopped; a run goes on with --resume\n"
 
 
-def test_broken_images_among_good_ones_are_replaced_and_listed(run: Run, place: Path) -> None:
+def test_broken_images_among_good_ones_are_replaced_counted_and_listed_once(
+    run: Run, place: Path
+) -> None:
     for i in range(6):
         (place / "photos" / "train" / "cats" / f"broken{i}.jpg").write_text("no image")
     said = distil(run, "optim.steps=8")
     assert said.code == 0
     bad = [json.loads(line) for line in (place / "run" / "bad_images.jsonl").open()]
     assert {Path(record["identity"]).stem[:6] for record in bad} == {"broken"}
+    counts = [json.loads(line)["bad_images"] for line in (place / "run" / "metrics.jsonl").open()]
+    assert counts == sorted(counts)
+    assert counts[-1] == len(bad)
     shutil.rmtree(max((place / "run" / "checkpoints").iterdir()))
     assert distil(run, "optim.steps=8", "--resume").code == 0
     again = (place / "run" / "bad_images.jsonl").read_text().splitlines()
-    assert len(again) == len(set(again)) == len(bad)
+    assert len({json.loads(line)["identity"] for line in again}) == len(again) == len(bad)
+    last = (place / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["bad_images"] == len(bad)
+
+
+def test_too_many_broken_images_stop_the_run_in_one_sentence(run: Run, place: Path) -> None:
+    (place / "photos" / "train" / "cats" / "00.jpg").write_text("no image")
+    said = distil(run, "optim.steps=8", "data.max_bad=0")
+    assert said.code == 2
+    [sentence] = [line for line in said.err.splitlines() if "data.max_bad, which is 0" in line]
+    assert "1 of the first" in sentence
+    assert "cats/00.jpg'" in sentence
+    assert "Traceback" not in said.err
 
 
 def test_a_student_of_grey_images_is_evaluated_and_extracted_from_colour_pictures(

@@ -112,6 +112,10 @@ class DataSection(Section):
     teacher_size: PositiveInt | None = Field(None, description="px; null: the student's images")
     sampling: Literal["proportional", "balanced"] = Field("proportional", description="see docs")
     augment: AugmentSection = AugmentSection()
+    max_bad: Probability = Field(
+        0.01,
+        description="share of broken images that stops the run, above 32 of them; 0: the first",
+    )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="data processes; auto: by cores"
     )

@@ -1,6 +1,5 @@
 """One run, from its configuration to the evaluated encoder, in each of its processes."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ import torch
 from alumnus import assembly, measure
 from alumnus.assembly import Images
 from alumnus.config import RunConfig, to_yaml
-from alumnus.data import BadImage, Batch
+from alumnus.data import BadImages, Batch
 from alumnus.distill import Distillation
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.suite import TaskSpec
@@ -105,7 +104,10 @@ def _train(
     resume: bool,
     also: Callable[[Interval], None] | None,
 ) -> float | None:
-    trainer, batches = _trainer(config, run, images, folder, world)
+    bad_images = BadImages(
+        folder.bad_images, images=sum(map(len, images.train)), max_bad=config.data.max_bad
+    )
+    trainer, batches = _trainer(config, run, images, folder, bad_images, world)
     first = trainer.resume() if resume else 0
     if first:
         log.info("resumed after step %d of %d", first, trainer.steps)
@@ -117,7 +119,7 @@ def _train(
             if not world.is_first:
                 trainer.run()
                 return None
-            return _run_and_report(trainer, run, folder, first, also)
+            return _run_and_report(trainer, run, folder, bad_images, first, also)
         except StoppedError as stopped:
             stopped.exit_code = stop_requested.exit_code
             raise
@@ -127,6 +129,7 @@ def _run_and_report(
     trainer: Trainer[Batch],
     run: Distillation,
     folder: RunFolder,
+    bad_images: BadImages,
     first: int,
     also: Callable[[Interval], None] | None,
 ) -> float | None:
@@ -139,6 +142,8 @@ def _run_and_report(
     )
 
     def report(interval: Interval) -> None:
+        met = {"bad_images": float(bad_images.count)}
+        interval = replace(interval, metrics={**interval.metrics, **met})
         metrics(interval)
         losses.append(interval.metrics["loss"])
         if also is not None:
@@ -153,7 +158,12 @@ def _run_and_report(
 
 
 def _trainer(
-    config: RunConfig, run: Distillation, images: Images, folder: RunFolder, world: World
+    config: RunConfig,
+    run: Distillation,
+    images: Images,
+    folder: RunFolder,
+    bad_images: BadImages,
+    world: World,
 ) -> tuple[Trainer[Batch], Callable[[int], Iterator[Batch]]]:
     """The loop of a run, and what gives it batches."""
     steps = assembly.run_steps(config, images)
@@ -163,7 +173,7 @@ def _trainer(
         images,
         device=run.device,
         world=world,
-        on_bad_images=partial(_record_bad_images, folder),
+        on_bad_images=bad_images,
     )
     trainer: Trainer[Batch] = Trainer(
         trainable=run,
@@ -288,14 +298,6 @@ def _introduce(
         run.device,
         "" if world.size == 1 else f", {world.size} processes ({config.train.parallel})",
     )
-
-
-def _record_bad_images(folder: RunFolder, bad: Sequence[BadImage]) -> None:
-    lines = [json.dumps(image._asdict()) for image in bad]
-    known = folder.bad_images.read_text().splitlines() if folder.bad_images.is_file() else []
-    with folder.bad_images.open("a") as file:  # a resumed run meets some of them again
-        file.writelines(f"{line}\n" for line in lines if line not in known)
-    log.warning("%d broken images replaced, see %s", len(bad), folder.bad_images)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Images in: sources, mixtures of them, their order, augmentation, batches."""
 
 from alumnus.data.augment import DUNE, UNIC, AugmentConfig, AugmentParams, crop_box, draw
+from alumnus.data.bad_images import BadImages
 from alumnus.data.batch import BadImage, Batch, Sample, Source
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.folder import FolderSource
@@ -18,6 +19,7 @@ __all__ = [
     "AugmentConfig",
     "AugmentParams",
     "BadImage",
+    "BadImages",
     "Batch",
     "BrokenImageError",
     "FolderSource",
