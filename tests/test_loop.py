@@ -54,7 +54,7 @@ def distillation_of(config: RunConfig) -> Distillation:
 
 def batches_of(config: RunConfig, count: int, *, size: int | None = None) -> list[Batch]:
     """Random images at the first positions of a run."""
-    size = size or config.optim.batch_size
+    size = size or config.optim.batch
     pixels = torch.Generator().manual_seed(3)
     made = []
     for start in range(0, count * size, size):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from alumnus import assembly, hub, measure, preflight
+from alumnus import assembly, auto, hub, measure, preflight
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
 from alumnus.data import eval_transform, open_source
@@ -110,8 +110,16 @@ def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
     config = _checked(recipe, overrides, settings, preflight.before_teachers_run)
     device = choose_device(config.train.device)
     teachers = assembly.load_teachers(config)
-    images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
+    sources = assembly.open_sources(config, [teacher.domain for teacher in teachers.values()])
     student, _ = assembly.new_student(config, teachers)
+    config, _ = auto.settle(
+        config,
+        images=sum(map(len, sources.train)),
+        student=student,
+        teachers=teachers,
+        device=device,
+    )
+    images = assembly.lay_out(config, sources)
     pool = assembly.build_pool(config, teachers, student)
     features = assembly.plan_cache(config, pool, images)
     assert features is not None, "the cache was enabled above"

@@ -47,6 +47,7 @@ from alumnus.training.sharding import fill
 
 __all__ = [
     "Images",
+    "Sources",
     "augmentation",
     "batches",
     "build_distillation",
@@ -54,10 +55,12 @@ __all__ = [
     "build_targets",
     "calibrate",
     "encoder_spec",
+    "lay_out",
     "load_teachers",
     "new_standardizers",
     "new_student",
     "open_images",
+    "open_sources",
     "plan_cache",
     "run_steps",
     "start_from",
@@ -69,21 +72,31 @@ ALONE = World()
 
 
 @dataclass(frozen=True)
-class Images:
-    """The images of a run."""
+class Sources:
+    """Where the images of a run come from."""
 
     train: list[Source]
     held_out: list[Source]
+
+
+@dataclass(frozen=True)
+class Images(Sources):
+    """The images of a run, in its order."""
+
     mixture: Mixture
 
 
 def open_images(config: RunConfig, teacher_domains: list[str]) -> Images:
     """Open the sources and lay them out; ValueError for whatever cannot be trained on."""
+    return lay_out(config, open_sources(config, teacher_domains))
+
+
+def open_sources(config: RunConfig, teacher_domains: list[str]) -> Sources:
+    """Open the sources and hold some images out; ValueError for what cannot be trained on."""
     if not config.data.train:
         raise ValueError("there are no images to learn from: give data.train=FOLDER")
     default = teacher_domains[0]
     opened = [_open(section, default) for section in config.data.train]
-    weights = {s.name: section.weight for s, section in zip(opened, config.data.train, strict=True)}
     if config.data.val:
         train, held_out = (
             opened,
@@ -93,15 +106,21 @@ def open_images(config: RunConfig, teacher_domains: list[str]) -> Images:
         train, held_out = hold_out(opened)
     for source in train:
         _check_source(config, source)
+    return Sources(train, held_out)
+
+
+def lay_out(config: RunConfig, sources: Sources) -> Images:
+    """The sources in the order of the run; its batch is settled."""
+    named = zip(sources.train, config.data.train, strict=True)
     mixture = Mixture(
-        train,
+        sources.train,
         sampling=config.data.sampling,
-        weights=weights,
+        weights={source.name: section.weight for source, section in named},
         seed=config.train.seed,
-        batch=config.optim.batch_size,
+        batch=config.optim.batch,
         views=config.cache.views if config.cache.enabled else None,
     )
-    return Images(train, held_out, mixture)
+    return Images(sources.train, sources.held_out, mixture)
 
 
 def load_teachers(config: RunConfig) -> dict[str, Teacher]:
@@ -240,7 +259,7 @@ def batches(
         size=config.data.size,
         # cached targets need no pictures for teachers
         teacher_size=None if config.cache.enabled else config.data.teacher_size,
-        batch_size=config.optim.batch_size // world.size,
+        batch_size=config.optim.batch // world.size,
         rank=world.rank,
         ranks=world.size,
         start_position=position,
@@ -264,11 +283,11 @@ def run_steps(config: RunConfig, images: Images) -> int:
     """Optimiser steps of the run."""
     if config.optim.steps is not None:
         return config.optim.steps
-    assert config.optim.epochs is not None, "checked by the configuration"
+    assert isinstance(config.optim.epochs, float), "checked by the configuration, and settled"
     return total_steps(
         config.optim.epochs,
         images=config.optim.epoch_images or len(images.mixture),
-        batch=config.optim.batch_size * config.optim.accumulate,
+        batch=config.optim.batch * config.optim.accumulate,
     )
 
 
@@ -285,9 +304,9 @@ def build_distillation(
 
     ValueError where a teacher would teach nothing, or the batch cannot be dealt out evenly.
     """
-    if config.optim.batch_size % world.size:
+    if config.optim.batch % world.size:
         raise ValueError(
-            f"optim.batch_size={config.optim.batch_size} cannot be dealt out to {world.size} "
+            f"optim.batch_size={config.optim.batch} cannot be dealt out to {world.size} "
             f"processes: take a multiple of {world.size}"
         )
     eligible_TS = eligible_table(
@@ -322,7 +341,7 @@ def build_distillation(
         trained, betas=(beta1, beta2), eps=config.optim.eps, weight_decay=config.optim.weight_decay
     )
     steps = run_steps(config, images)
-    global_batch = config.optim.batch_size * config.optim.accumulate
+    global_batch = config.optim.batch * config.optim.accumulate
     rate = cosine_schedule(
         peak_rate(config.optim.lr, batch=global_batch),
         config.optim.min_lr,

@@ -178,11 +178,15 @@ class DeparturesSection(Section):
 class OptimSection(Section):
     """AdamW, its schedule and the length of the run."""
 
-    epochs: float | None = Field(None, gt=0, description="passes over the images, or `steps`")
+    epochs: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        None, description="passes over the images, or `steps`; auto: by their number and hardware"
+    )
     steps: PositiveInt | None = Field(None, description="optimiser steps, or `epochs`")
     epoch_images: PositiveInt | None = Field(None, description="images an epoch; null: all")
-    batch_size: PositiveInt = Field(
-        128, description="images of a micro-batch, over all processes together"
+    batch_size: PositiveInt | Literal["auto"] = Field(
+        128,
+        description="images of a micro-batch, over all processes together; auto: by their number, "
+        "memory and hardware",
     )
     accumulate: PositiveInt = Field(1, description="micro-batches of a step")
     lr: float = Field(3e-4, gt=0, description="peak rate for 256 images; scales with the batch")
@@ -194,6 +198,12 @@ class OptimSection(Section):
     )
     eps: float = Field(1e-8, gt=0, description="of AdamW")
     clip_norm: float | None = Field(None, gt=0, description="per tensor; null: no clipping")
+
+    @property
+    def batch(self) -> int:
+        """Images of a micro-batch, once that is settled."""
+        assert self.batch_size != "auto", "settled before the images are laid out"
+        return self.batch_size
 
 
 class TrainSection(Section):

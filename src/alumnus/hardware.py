@@ -1,10 +1,11 @@
 """What `auto` stands for on this machine: device, precision, data processes."""
 
 import os
+from pathlib import Path
 
 import torch
 
-__all__ = ["choose_bf16", "choose_device", "choose_workers"]
+__all__ = ["choose_bf16", "choose_device", "choose_workers", "core_count", "memory_bytes"]
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -42,7 +43,24 @@ def choose_workers(wanted: int | str, device: torch.device) -> int:
     """Data processes; `auto`: up to 8 beside an accelerator, one on a CPU that also trains."""
     if isinstance(wanted, int):
         return wanted
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = core_count()
     return min(cores, 8) if device.type != "cpu" else min(cores // 2, 4)
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes(device: torch.device) -> int:
+    """All memory of the device, used or not; of a CPU what the machine or its container has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else "max"
+    return min(machine, int(allowed)) if allowed.isdigit() else machine

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from alumnus import assembly, measure
+from alumnus import assembly, auto, measure
 from alumnus.assembly import Images
-from alumnus.config import RunConfig, to_yaml
+from alumnus.config import RunConfig, load_config, to_yaml
 from alumnus.data import BadImages, Batch
 from alumnus.distill import Distillation
 from alumnus.evaluation.results import Results
@@ -67,11 +67,22 @@ def run_config(
     on_interval: Callable[[Interval], None] | None,
 ) -> DistillResult:
     """What every process of a run does; the first one alone writes, logs and evaluates."""
-    text = to_yaml(config)
-    world.first_alone(partial(folder.check, text, resume=resume, overwrite=overwrite))
+    if resume and folder.config.is_file():
+        config = auto.as_before(config, load_config(folder.config))
+    check = partial(folder.check, to_yaml(config), resume=resume, overwrite=overwrite)
+    world.first_alone(check)
     teachers = assembly.load_teachers(config)
-    images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
+    sources = assembly.open_sources(config, [teacher.domain for teacher in teachers.values()])
     student, spec = assembly.new_student(config, teachers)
+    config, choices = auto.settle(
+        config,
+        images=sum(map(len, sources.train)),
+        student=student,
+        teachers=teachers,
+        device=device,
+        processes=world.size,
+    )
+    images = assembly.lay_out(config, sources)
     pool = assembly.build_pool(config, teachers, student)
     features = assembly.plan_cache(config, pool, images)
     tasks = _tasks(config)
@@ -81,9 +92,11 @@ def run_config(
 
     with ExitStack() as stack:
         world.first_alone(lambda: stack.enter_context(folder.held()))
-        world.first_alone(partial(folder.open, text, overwrite=overwrite))
+        world.first_alone(partial(folder.open, to_yaml(config), overwrite=overwrite))
         if world.is_first:
             stack.enter_context(_log_file(folder.log))
+        for choice in choices:
+            log.info("auto      %s", choice)
         _introduce(config, run, images, teachers, world)
         run.teachers = assembly.build_targets(config, pool, features, device, world)
         loss = _train(config, run, images, folder, world, resume=resume, also=on_interval)
@@ -179,7 +192,7 @@ def _trainer(
         trainable=run,
         batches=batches,
         steps=steps,
-        batch_size=config.optim.batch_size,
+        batch_size=config.optim.batch,
         accumulate=config.optim.accumulate,
         seed=config.train.seed,
         log_every=config.train.log_every,
@@ -275,7 +288,7 @@ def _introduce(
 ) -> None:
     steps = assembly.run_steps(config, images)
     encoder = sum(p.numel() for p in run.student.get_submodule("encoder").parameters())
-    batch = config.optim.batch_size * config.optim.accumulate
+    batch = config.optim.batch * config.optim.accumulate
     log.info("student   %s, %.3g M parameters", config.student.model, encoder / 1e6)
     for name, teacher in teachers.items():
         log.info(
