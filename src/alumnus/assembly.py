@@ -462,4 +462,5 @@ def _open(section: SourceSection, default_domain: str) -> Source:
         domain=section.domain or default_domain,
         generic=section.generic,
         where=section.where,
+        columns=section.columns,
     )

@@ -87,13 +87,16 @@ class TeacherSection(Section):
 class SourceSection(Section):
     """One source of training images."""
 
-    path: str = Field(description="folder, pack folder, PATH:split or miniworld:objects")
-    name: str | None = Field(None, description="null: the folder's name")
+    path: str = Field(description="folder, list, pack, PATH:split, ...: see docs/data.md")
+    name: str | None = Field(None, description="null: the folder's or file's name")
     split: str | None = Field(None, description="null: the only one, or train")
     domain: str | None = Field(None, description="null: that of the first teacher")
     generic: bool = Field(False, description="goes to all teachers under own+generic sharing")
     weight: float = Field(1.0, gt=0, description="counts as weight times its size")
     where: dict[str, str] | None = Field(None, description="samples by values of json fields")
+    columns: dict[str, str] | None = Field(
+        None, description="which column of a list is the image, which the label; null: by name"
+    )
 
 
 class AugmentSection(Section):

@@ -68,14 +68,19 @@ def _bad_teacher(name: str, section: TeacherSection) -> Iterator[Problem]:
 def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:
     """Opens what is cheap to open or does not exist; a folder of images is not listed here."""
     folder = Path(section.path).expanduser()
-    plain = folder.is_dir() and not (folder / "index.json").exists() and not section.where
+    plain = (
+        folder.is_dir()
+        and not (folder / "index.json").exists()
+        and not section.where
+        and not section.columns
+    )
     if plain and (section.split is None or (folder / section.split).is_dir()):
         return
     head, _, tail = section.path.rpartition(":")
     if head and (Path(head).expanduser() / tail).is_dir():
         return
     try:
-        open_source(section.path, split=section.split, where=section.where)
+        open_source(section.path, split=section.split, where=section.where, columns=section.columns)
     except ValueError as error:
         yield Problem(str(error), (key,))
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alumnus.data.batch import Source
+from alumnus.data.file_list import LIST_SUFFIXES, FileListSource
 from alumnus.data.folder import FolderSource
 from alumnus.data.packs import PackSource
+from alumnus.data.selection import Columns
 from alumnus.data.subset import Subset
 from alumnus.spelling import unknown
 
@@ -25,25 +27,44 @@ def open_source(
     domain: str = "default",
     generic: bool = False,
     where: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
 ) -> Source:
-    """Open a folder of images, a pack, or a built-in world.
+    """Open a folder of images, a list of files, a pack, or a built-in world.
 
     - a folder: all images below it (`FolderSource`); with a split, its subfolder of that name
     - a folder with index.json: tar shards (`PackSource`); its only split, or "train", by default
+    - a file .txt, .csv, .tsv or .parquet: the images it lists (`FileListSource`)
     - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
 
     A split may end the spec: `packs/caltech50:test`; a last `[:N]` keeps the first N images:
     `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
-    of their json fields: `{"domain": "people"}`. The default name is that of the folder, followed
-    by the values of `where`. Raises ValueError, in one sentence, for whatever cannot be opened.
+    of their json fields, rows of a list by those of its columns: `{"domain": "people"}`. `columns`
+    says which column of a list holds what: `{"image": "file", "label": "species"}`. The default
+    name is that of the folder or file, followed by the values of `where`. Raises ValueError, in one sentence, for whatever cannot be opened.
     """
     if first := re.fullmatch(r"(.+)\[:(\d+)\]", str(spec)):
         whole = open_source(
-            first[1], split=split, name=name, domain=domain, generic=generic, where=where
+            first[1],
+            split=split,
+            name=name,
+            domain=domain,
+            generic=generic,
+            where=where,
+            columns=columns,
         )
         return Subset(whole, range(min(int(first[2]), len(whole))))
     if str(spec).startswith("miniworld:"):
         return _open_miniworld(str(spec), split=split, name=name, domain=domain, generic=generic)
+    path = Path(spec).expanduser()
+    if path.suffix in LIST_SUFFIXES and path.is_file():
+        if split is not None:
+            raise ValueError(f"the list {str(path)!r} has no split {split!r}: select with where")
+        name = name or "-".join([path.stem, *(where or {}).values()])
+        return FileListSource(
+            path, columns=columns, where=where, name=name, domain=domain, generic=generic
+        )
+    if columns:
+        raise ValueError(f"columns are those of a list, which {str(spec)!r} is not")
     folder, split = _folder_and_split(str(spec), split)
     name = name or "-".join([folder.resolve().name, *(where or {}).values()])
     if (folder / "index.json").is_file():
@@ -69,9 +90,13 @@ def _folder_and_split(spec: str, split: str | None) -> tuple[Path, str | None]:
                 raise ValueError(f"{spec!r} names the split {tail!r}, but split is {split!r}")
             path, split = Path(head).expanduser(), tail
     if not path.exists():
-        raise ValueError(f"there is no folder {str(path)!r}{_nearest_path(path)}")
+        kind = "list" if path.suffix in LIST_SUFFIXES else "folder"
+        raise ValueError(f"there is no {kind} {str(path)!r}{_nearest_path(path)}")
     if not path.is_dir():
-        raise ValueError(f"{str(path)!r} is a file, but a folder of images or a pack was expected")
+        raise ValueError(
+            f"{str(path)!r} is a file, but a folder of images, a pack or a list "
+            f"({', '.join(LIST_SUFFIXES)}) was expected"
+        )
     return path, split
 
 
@@ -80,7 +105,7 @@ def _nearest_path(path: Path) -> str:
     for parent in path.absolute().parents:
         if parent.is_dir():
             missing = path.absolute().relative_to(parent).parts[0]
-            siblings = [sibling.name for sibling in parent.iterdir() if sibling.is_dir()]
+            siblings = [sibling.name for sibling in parent.iterdir()]
             near = difflib.get_close_matches(missing, siblings, n=1, cutoff=0.5)
             return f"; did you mean {str(parent / near[0])!r}?" if near else ""
     return ""
