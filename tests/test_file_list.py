@@ -99,7 +99,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 
 def test_a_listed_file_that_is_missing_is_a_broken_image(place: Path) -> None:
     source = listed(place / "all.txt", "b/1.jpg\ngone.jpg\n")
-    with pytest.raises(BrokenImageError, match="'gone.jpg' of 'all' cannot be decoded: No such"):
+    with pytest.raises(BrokenImageError, match=r"'gone.jpg' of 'all' cannot be decoded: No such"):
         source.read(1)
 
 

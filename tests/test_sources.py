@@ -155,7 +155,7 @@ def test_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
 
 def test_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path, ["1.jpg"])
-    with pytest.raises(ValueError, match="is a file, but a folder of images or a pack"):
+    with pytest.raises(ValueError, match="is a file, but a folder of images, a pack or a list"):
         open_source(tmp_path / "1.jpg")
 
 

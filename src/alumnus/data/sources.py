@@ -40,7 +40,8 @@ def open_source(
     `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
     of their json fields, rows of a list by those of its columns: `{"domain": "people"}`. `columns`
     says which column of a list holds what: `{"image": "file", "label": "species"}`. The default
-    name is that of the folder or file, followed by the values of `where`. Raises ValueError, in one sentence, for whatever cannot be opened.
+    name is that of the folder or file, followed by the values of `where`. Raises ValueError, in
+    one sentence, for whatever cannot be opened.
     """
     if first := re.fullmatch(r"(.+)\[:(\d+)\]", str(spec)):
         whole = open_source(
