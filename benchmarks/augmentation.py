@@ -1,134 +1,208 @@
-"""Images per second and core of the data path, against torchvision's own transforms.
+"""Images per second and core of the input pipeline, and of torchvision's, in one run.
 
-    python benchmarks/augmentation.py [FOLDER_OR_PACK] [--images 400] [--px 128]
+    python benchmarks/augmentation.py [FOLDER_OR_PACK] [--images 256] [--px 224] [--rounds 5]
 
-Without a source, JPEGs of 160 px with the statistics of a blurred noise are made in memory.
-CPU seconds are counted, so that other work on the machine disturbs little.
+Each pipeline takes the bytes of JPEG files to normalised batches of 32. The pipelines take turns;
+CPU seconds of this process on one thread are counted, so that other work on the machine disturbs
+little, and the median of the rounds is given with its range. Without a source, JPEGs of 375 x 500
+px are made in memory.
 """
 
 import argparse
 import io
+import os
+import platform
+import statistics
+import tarfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from PIL import Image
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
-from alumnus.data import (
-    DUNE,
-    UNIC,
-    AugmentConfig,
-    AugmentParams,
-    apply,
-    draw,
-    eval_transform,
-    open_source,
-)
+from alumnus.data import UNIC, AugmentConfig, AugmentParams, apply, draw
+from alumnus.data.colour import develop, develop_batch
 from alumnus.data.decode import decode_rgb
+from alumnus.data.pixels import view
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
+
+BATCH = 32
 
 
 def made_jpegs(n: int) -> list[bytes]:
-    """JPEGs of 160 x 213 px, quality 80, about 9 kB: as photographs of that size."""
+    """JPEGs of the most frequent size of ImageNet, quality 85, about 60 kB."""
     files = []
     for seed in range(n):
-        noise = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        noise = np.random.default_rng(seed).integers(0, 256, (120, 160, 3), dtype=np.uint8)
         buffer = io.BytesIO()
-        image = Image.fromarray(noise).resize((213, 160), Image.Resampling.BICUBIC)
-        image.save(buffer, "JPEG", quality=80)
+        image = Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC)
+        image.save(buffer, "JPEG", quality=85)
         files.append(buffer.getvalue())
     return files
 
 
-def torchvision_pipeline(size_px: int, scale: tuple[float, float]) -> v2.Compose:
-    """The published augmentation, transcribed plainly."""
+def jpegs_below(folder: Path, n: int) -> list[bytes]:
+    """The first n JPEG files below a folder, or in the tar files in it."""
+    return [data for data, _ in zip(_jpegs(folder), range(n), strict=False)]
+
+
+def _jpegs(folder: Path) -> Iterator[bytes]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            yield path.read_bytes()
+        if path.suffix == ".tar":
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    file = tar.extractfile(member) if member.name.endswith(".jpg") else None
+                    if file is not None:
+                        yield file.read()
+
+
+def published(size_px: int, config: AugmentConfig, *, pillow: bool) -> v2.Compose:
+    """UNIC's augmentation, transcribed plainly; from Pillow images or from 8-bit tensors."""
+    jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
     return v2.Compose(
         [
             v2.RandomResizedCrop(
-                size_px, scale=scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+                size_px,
+                scale=config.crop_scale,
+                ratio=config.crop_ratio,
+                interpolation=v2.InterpolationMode.BICUBIC,
+                antialias=True,
             ),
-            v2.RandomHorizontalFlip(),
-            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-            v2.RandomGrayscale(0.2),
-            v2.PILToTensor(),
+            v2.RandomHorizontalFlip(config.flip_p),
+            v2.RandomApply([jitter], p=config.jitter_p),
+            v2.RandomGrayscale(config.grayscale_p),
+            *([v2.PILToTensor()] if pillow else []),
             v2.ToDtype(torch.float32, scale=True),
-            v2.RandomApply([v2.GaussianBlur(9, (0.1, 5.0))], p=0.2),
-            v2.RandomSolarize(0.5, p=0.2),
+            v2.RandomApply(
+                [v2.GaussianBlur(config.blur_kernel_px, config.blur_sigma_px)], p=config.blur_p
+            ),
+            v2.RandomSolarize(config.solarise_threshold, p=config.solarise_p),
             v2.Normalize(list(IMAGENET_MEAN), list(IMAGENET_STD)),
         ]
     )
 
 
-def images_per_second(work: Callable[[int], object], n: int) -> float:
-    """By CPU time of this process; the best of three passes."""
-    work(0)
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        for i in range(n):
-            work(i)
-        seconds.append(time.process_time() - start)
-    return n / min(seconds)
+class Pipelines:
+    """What is compared: from the bytes of a batch of files to a batch of tensors."""
+
+    def __init__(self, files: list[bytes], size_px: int, config: AugmentConfig) -> None:
+        self.files, self.size_px, self.config = files, size_px, config
+        self.params = draw(0, 0, np.arange(len(files)), 0, config)
+        self.from_pillow = published(size_px, config, pillow=True)
+        self.from_tensor = published(size_px, config, pillow=False)
+        images = [self._decode(i) for i in range(len(files))]
+        self.images = images
+        self.views = torch.stack(
+            [view(image, self.params[i], size_px, config) for i, image in enumerate(images)]
+        )
+
+    def _decode(self, i: int) -> Image.Image:
+        return decode_rgb(self.files[i], source="benchmark", identity=str(i))
+
+    def torchvision_on_pillow(self, batch: range) -> Tensor:
+        images = (Image.open(io.BytesIO(self.files[i])).convert("RGB") for i in batch)
+        return torch.stack([self.from_pillow(image) for image in images])
+
+    def torchvision_on_tensors(self, batch: range) -> Tensor:
+        buffers = (torch.frombuffer(bytearray(self.files[i]), dtype=torch.uint8) for i in batch)
+        images = (decode_jpeg(buffer, mode=ImageReadMode.RGB) for buffer in buffers)
+        return torch.stack([self.from_tensor(image) for image in images])
+
+    def whole(self, batch: range) -> Tensor:
+        params = draw(0, 0, np.array(batch), 1, self.config)
+        made = [apply(self._decode(i), params[j], self.size_px, self.config)
+                for j, i in enumerate(batch)]  # fmt: skip
+        return torch.stack(made)
+
+    def split(self, batch: range) -> Tensor:
+        params = draw(0, 0, np.array(batch), 1, self.config)
+        made = [view(self._decode(i), params[j], self.size_px, self.config)
+                for j, i in enumerate(batch)]  # fmt: skip
+        return torch.stack(made)
+
+    def decode(self, batch: range) -> list[Image.Image]:
+        return [self._decode(i) for i in batch]
+
+    def geometry(self, batch: range) -> list[Tensor]:
+        return [view(self.images[i], self.params[i], self.size_px, self.config) for i in batch]
+
+    def colour(self, batch: range) -> list[Tensor]:
+        return [develop(self.views[i], self.params[i], self.config) for i in batch]
+
+    def colour_batched(self, batch: range) -> Tensor:
+        part = slice(batch.start, batch.stop)
+        params = {name: value[part] for name, value in vars(self.params).items()}
+        return develop_batch(self.views[part], AugmentParams(**params), self.config)
 
 
-def augmented(
-    images: list[Image.Image], params: AugmentParams, size_px: int, config: AugmentConfig, i: int
-) -> Tensor:
-    return apply(images[i], params[i], size_px, config)
-
-
-def transformed(
-    images: list[Image.Image], transform: Callable[[Image.Image], Tensor], i: int
-) -> Tensor:
-    return transform(images[i])
+def rates(
+    work: dict[str, Callable[[range], object]], n: int, rounds: int
+) -> dict[str, list[float]]:
+    """Images per CPU second of each round; the pipelines take turns, the first round is lost."""
+    found: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds + 1):
+        for name, do in work.items():
+            start = time.process_time()
+            for first in range(0, n, BATCH):
+                do(range(first, min(n, first + BATCH)))
+            found[name].append(n / (time.process_time() - start))
+    return {name: per_round[1:] for name, per_round in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("source", nargs="?")
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--px", type=int, default=128)
+    parser.add_argument("source", nargs="?", type=Path)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--px", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    if options.source is None:
-        files = made_jpegs(options.images)
-        n = len(files)
-
-        def read(i: int) -> Image.Image:
-            return decode_rgb(files[i], source="made", identity=str(i))
-    else:
-        source = open_source(options.source)
-        n = min(options.images, len(source))
-
-        def read(i: int) -> Image.Image:
-            return source.read(i).image
-
-    images = [read(i) for i in range(n)]
-    size_px: int = options.px
-    print(f"{n} images, about {images[0].size}, to {size_px} px; images per second and core")
-    print(f"{'decode':34}{images_per_second(read, n):8.0f}")
-    for name, config in {
-        "UNIC": UNIC,
-        "DUNE": DUNE,
-        "crop and flip": AugmentConfig(kind="crop_flip"),
-    }.items():
-        params = draw(0, 0, np.arange(n), 0, config)
-        work = partial(augmented, images, params, size_px, config)
-        print(f"{'augment, ' + name:34}{images_per_second(work, n):8.0f}")
-        if config.kind == "full":
-            theirs = partial(transformed, images, torchvision_pipeline(size_px, config.crop_scale))
-            print(f"{'  the same by torchvision':34}{images_per_second(theirs, n):8.0f}")
-    evaluation = partial(transformed, images, partial(eval_transform, size=size_px))
-    print(f"{'evaluation':34}{images_per_second(evaluation, n):8.0f}")
-    start = time.process_time()
-    for i in range(100):
-        draw(0, 0, np.arange(128), i, UNIC)
-    print(f"{'draw, in batches of 128':34}{100 * 128 / (time.process_time() - start):8.0f}")
+    n: int = options.images
+    files = made_jpegs(n) if options.source is None else jpegs_below(options.source, n)
+    if not files:
+        parser.error(f"there are no JPEG files in {options.source} or below")
+    pipelines = Pipelines(files, options.px, UNIC)
+    sizes = np.array([image.size for image in pipelines.images])
+    found = rates(
+        {
+            "torchvision on Pillow images": pipelines.torchvision_on_pillow,
+            "torchvision on tensors": pipelines.torchvision_on_tensors,
+            "alumnus, all on the CPU": pipelines.whole,
+            "alumnus, split: the CPU's part": pipelines.split,
+            "decode": pipelines.decode,
+            "crop, resize, flip": pipelines.geometry,
+            "colour of each image": pipelines.colour,
+            f"colour of batches of {BATCH}": pipelines.colour_batched,
+        },
+        len(files),
+        options.rounds,
+    )
+    middle = {name: statistics.median(values) for name, values in found.items()}
+    base = max(rate for name, rate in middle.items() if name.startswith("torchvision"))
+    print(
+        f"{len(files)} JPEGs, median {np.median(sizes[:, 0]):.0f} x {np.median(sizes[:, 1]):.0f} "
+        f"px, to {options.px} px; one thread, median of {options.rounds} rounds\n"
+    )
+    print("| bytes to batch | images per CPU second | range | to the faster torchvision |")
+    print("|---|---|---|---|")
+    for name, values in found.items():
+        ratio = f"{middle[name] / base:.2f}" if "torchvision" in name or "alumnus" in name else ""
+        print(f"| {name} | {middle[name]:.0f} | {min(values):.0f}-{max(values):.0f} | {ratio} |")
+    print(
+        f"\ntorch {torch.__version__}, torchvision {torchvision.__version__}, "
+        f"Pillow {PIL.__version__}; {platform.machine()} with "
+        f"{torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
+    )
 
 
 if __name__ == "__main__":

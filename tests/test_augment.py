@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from alumnus.data import (
     eval_transform,
 )
 from alumnus.data.philox import philox, uniforms
-from alumnus.data.pixels import apply_to_array, gaussian_blur
+from alumnus.data.pixels import apply_to_array, view
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD, luminance
 from image_files import picture
 
@@ -173,54 +172,25 @@ def test_blur_is_distributed_as_torchvision_draws_it() -> None:
 # Pixels
 
 
-def reference(image: Image.Image, params: AugmentParams, size: list[int]) -> Tensor:
-    """The published pipeline in torchvision's own operations."""
-    top, left, h, w = crop_box(params, height_px=image.height, width_px=image.width, config=UNIC)
-    view = TF.resized_crop(
-        image, top, left, h, w, size, v2.InterpolationMode.BICUBIC, antialias=True
-    )
-    if params.flip:
-        view = TF.horizontal_flip(view)
-    if params.jitter:
-        operations: list[Callable[[Any, float], Any]] = [
-            TF.adjust_brightness,
-            TF.adjust_contrast,
-            TF.adjust_saturation,
-            TF.adjust_hue,
-        ]
-        for i in params.order.tolist():
-            view = operations[i](view, params.factors[i].item())
-    if params.grayscale:
-        view = TF.rgb_to_grayscale(view, num_output_channels=3)
-    pixels = TF.to_dtype(TF.pil_to_tensor(view), torch.float32, scale=True)
-    if params.blur:
-        pixels = TF.gaussian_blur(pixels, [9, 9], [params.sigma_px.item()] * 2)
-    if params.solarise:
-        pixels = TF.solarize(pixels, 0.5)
-    normalised: Tensor = TF.normalize(pixels, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    return normalised
-
-
 @pytest.mark.parametrize("size", [(32, 32), (28, 56)])
-def test_applied_draws_equal_torchvisions_operations(size: tuple[int, int]) -> None:
+def test_view_is_torchvisions_resized_crop_of_the_8_bit_image(size: tuple[int, int]) -> None:
     params = draws(n=60)
-    for name in ("flip", "jitter", "grayscale", "blur", "solarise"):
-        assert getattr(params, name).any(), f"no draw has {name}"
+    unequal = []
     for i in range(len(params)):
         image = picture(i, width=70, height=50)
-        expected = reference(image, params[i], list(size))
-        found = apply(image, params[i], size, UNIC)
-        close = torch.isclose(found, expected, rtol=0, atol=1e-5)
-        # a pixel within rounding of the threshold may be solarised on one side only
-        assert (~close).sum() <= (2 if params[i].solarise and params[i].blur else 0)
-
-
-def test_blur_equals_torchvisions() -> None:
-    pixels = torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0))
-    for sigma in (0.1, 0.7, 5.0):
-        expected = TF.gaussian_blur(pixels, [9, 9], [sigma, sigma])
-        found = gaussian_blur(pixels, kernel_px=9, sigma_px=sigma)
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+        top, left, h, w = crop_box(params[i], height_px=50, width_px=70, config=UNIC)
+        crop = [top, left, h, w, list(size), v2.InterpolationMode.BICUBIC]
+        expected = TF.resized_crop(TF.pil_to_tensor(image), *crop, antialias=True)
+        pillow = TF.pil_to_tensor(TF.resized_crop(image, *crop, antialias=True))
+        if params[i].flip:
+            expected, pillow = expected.flip(-1), pillow.flip(-1)
+        found = view(image, params[i], size, UNIC)
+        assert torch.equal(found, expected)
+        unequal.append((found.int() - pillow.int()).abs().float())
+    # Pillow clips what bicubic overshoots between the two passes, and has finer weights
+    levels = torch.stack(unequal)
+    assert levels.mean() < 0.06  # measured 0.04
+    assert (levels > 1).float().mean() < 0.002
 
 
 def test_same_draw_at_another_size_shows_the_same_part_of_the_image() -> None:

@@ -1,7 +1,8 @@
 """Images to normalised tensors: the drawn augmentation, and the evaluation transform.
 
-Geometry and colour work on 8-bit images as in the published systems, blur and solarisation on
-floats. All sizes are (height, width) in pixels, or one number for a square.
+Geometry is here and works on 8-bit images, as in the published systems; what is done to the
+colours of the view is in `colour`. All sizes are (height, width) in pixels, or one number for a
+square.
 """
 
 import math
@@ -15,15 +16,14 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from alumnus.data.augment import AugmentConfig, AugmentParams, Box, crop_box
+from alumnus.data.colour import develop, normalise
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["Size", "apply", "apply_to_array", "eval_transform", "gaussian_blur"]
+__all__ = ["Size", "apply", "apply_to_array", "eval_transform", "eval_view", "view"]
 
 Size = int | tuple[int, int]
 
-ADJUST = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
-MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+GREY_MEAN, GREY_STD = sum(IMAGENET_MEAN) / 3, sum(IMAGENET_STD) / 3
 
 
 def apply(
@@ -34,30 +34,27 @@ def apply(
 ) -> Tensor:  # [3, H, W] float32, ImageNet-normalised
     """Augment one image. The geometry is relative to the image, so any `size` shows the same part.
 
-    Source: the pipelines of UNIC and DUNE, with torchvision's operations on Pillow images.
+    Source: the pipelines of UNIC and DUNE. Differs from them in speed, and in the last bits of
+    the resize (torch's of 8-bit images for Pillow's) and the hue; docs/results/augmentation.md.
     """
     if config.kind == "none":
         return eval_transform(image, size)
+    return develop(view(image, params, size, config), params, config)
+
+
+def view(
+    image: Image.Image,  # RGB
+    params: AugmentParams,  # of one image
+    size: Size,
+    config: AugmentConfig,
+) -> Tensor:  # [3, H, W] uint8
+    """The geometry of the augmentation: what is left is colour, which a device may do."""
+    if config.kind == "none":
+        return eval_view(image, size)
     top, left, h, w = crop_box(params, height_px=image.height, width_px=image.width, config=config)
-    view = image.crop((left, top, left + w, top + h))
-    height_px, width_px = _pair(size)
-    view = view.resize((width_px, height_px), Image.Resampling.BICUBIC)
-    if params.flip:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if params.jitter:
-        factors = params.factors.tolist()
-        for i in params.order.tolist():
-            view = ADJUST[i](view, factors[i])
-    if params.grayscale:
-        view = view.convert("L").convert("RGB")
-    pixels = _to_float(view)
-    if params.blur:
-        pixels = gaussian_blur(
-            pixels, kernel_px=config.blur_kernel_px, sigma_px=float(params.sigma_px)
-        )
-    if params.solarise:
-        pixels = TF.solarize(pixels, config.solarise_threshold)
-    return _normalise(pixels)
+    crop = _to_bytes(image.crop((left, top, left + w, top + h)))
+    resized = F.interpolate(crop[None], size=_pair(size), mode="bicubic", antialias=True)[0]
+    return (resized.flip(-1) if params.flip else resized).contiguous()
 
 
 def apply_to_array(
@@ -86,46 +83,26 @@ def apply_to_array(
 
 def eval_transform(image: Image.Image, size: Size) -> Tensor:  # [3, H, W] float32, normalised
     """Resize (bicubic, antialiased) until the image just covers `size`, cut out the centre."""
+    return normalise(eval_view(image, size))
+
+
+def eval_view(image: Image.Image, size: Size) -> Tensor:  # [3, H, W] uint8
+    """As `eval_transform`, before the normalisation."""
     (resized_h, resized_w), (top, left, h, w) = _covering(image.height, image.width, _pair(size))
     resized = image.resize((resized_w, resized_h), Image.Resampling.BICUBIC)
-    return _normalise(_to_float(resized.crop((left, top, left + w, top + h))))
-
-
-def gaussian_blur(pixels: Tensor, *, kernel_px: int, sigma_px: float) -> Tensor:  # [C, H, W]
-    """Gaussian blur with reflected borders, as a sum of shifted images along each axis.
-
-    Twin of torchvision's, 2-3 times as fast (0.7 for 1.4 ms at 224 px) and without a
-    convolution, whose summation order may depend on the number of threads.
-    """
-    half = kernel_px // 2
-    steps = torch.linspace(-half, half, kernel_px)
-    weights = torch.exp(-0.5 * (steps / sigma_px) ** 2)
-    shares: list[float] = (weights / weights.sum()).tolist()
-    height, width = pixels.shape[-2:]
-    padded = F.pad(pixels[None], (half, half, half, half), mode="reflect")[0]
-    rows = shares[0] * padded[..., :width]
-    for i in range(1, kernel_px):
-        rows.add_(padded[..., i : i + width], alpha=shares[i])
-    blurred = shares[0] * rows[..., :height, :]
-    for i in range(1, kernel_px):
-        blurred.add_(rows[..., i : i + height, :], alpha=shares[i])
-    return blurred
+    return _to_bytes(resized.crop((left, top, left + w, top + h))).contiguous()
 
 
 def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _to_float(image: Image.Image) -> Tensor:  # [3, H, W] in [0, 1]
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255.0)
-
-
-def _normalise(pixels: Tensor) -> Tensor:
-    return (pixels - MEAN).div_(STD)
+def _to_bytes(image: Image.Image) -> Tensor:  # [3, H, W] uint8, not contiguous
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _normalise_channels(pixels: Tensor) -> Tensor:
-    return (pixels - MEAN.mean()) / STD.mean()
+    return (pixels - GREY_MEAN) / GREY_STD
 
 
 def _covering(height_px: int, width_px: int, size: tuple[int, int]) -> tuple[tuple[int, int], Box]:

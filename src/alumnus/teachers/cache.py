@@ -25,7 +25,7 @@ from alumnus.tokens import Grid, Tokens
 
 __all__ = ["CachedBatch", "CachedTeachers", "FeatureCache"]
 
-FORMAT = 1  # part of each key; raised when rows get another meaning
+FORMAT = 2  # part of each key; raised when rows get another meaning
 KEPT_FREE = 0.05  # share of the disk
 IMAGES_PER_MARK = 1024  # a killed build repeats at most these
 CONTENT_SAMPLES = 8  # images of a source that are hashed, against equal names of other data
