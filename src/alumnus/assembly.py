@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: here config ends, below it nobody knows it."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +41,7 @@ from alumnus.teachers import (
     load_teacher,
 )
 from alumnus.tokens import Tokens
-from alumnus.training.distributed import World, spread
+from alumnus.training.distributed import World, shard, spread
 from alumnus.training.optimizer import build_adamw, clip_each
 from alumnus.training.schedules import cosine_schedule, peak_rate, total_steps
 from alumnus.training.sharding import fill
@@ -331,10 +332,13 @@ def build_distillation(
         scope=config.departures.scope,
     ).to(device)
     student.to(device)
+    _freeze_unused(student, config.data.size)
     if config.train.checkpoint_activations:
         _checkpoint_activations(student.encoder, config.student.model)
-    units = [*getattr(student.encoder, "units", []), *student.projectors.values()]
-    network, no_sync = spread(student, units, world, config.train.parallel)
+    ema = None if config.train.ema is None else copy.deepcopy(student).requires_grad_(False)
+    network, no_sync = spread(student, student.units, world, config.train.parallel)
+    if ema is not None and world.size > 1 and config.train.parallel == "fsdp2":
+        shard(ema, ema.units)
     trained = torch.nn.ModuleDict({"student": student, "balance": balance})
     beta1, beta2 = config.optim.betas
     optimizer = build_adamw(
@@ -371,7 +375,8 @@ def build_distillation(
         smooth_l1_weight=config.loss.smooth_l1_weight,
         network=network,
         ranks=Ranks(world.size, world.all_reduce_sum, no_sync),
-        ema_decay=config.train.ema,
+        ema=ema,
+        ema_decay=config.train.ema or 0.0,
     )
 
 
@@ -417,6 +422,22 @@ def start_from(path: str, run: Distillation) -> None:
         )
     fill(ours, state)
     run.start_average()
+
+
+def _freeze_unused(student: Student, side_px: int) -> None:
+    """No training for what no prediction depends on, such as the final norm beside a ladder.
+
+    Nothing changes, as it would never get a gradient; but several processes wait for those.
+    """
+    like = next(student.parameters())
+    images = like.new_zeros(1, student.encoder.in_channels, side_px, side_px)
+    predictions = student.eval()(images).values()
+    total = sum(tokens.of(kind).sum() for tokens in predictions for kind in tokens.types)
+    assert isinstance(total, Tensor), "a student predicts something"
+    trained = [p for p in student.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(total, trained, allow_unused=True)
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _checkpoint_activations(encoder: Encoder, name: str) -> None:

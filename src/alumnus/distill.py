@@ -4,7 +4,6 @@ Axes: T teachers, B images of a micro-batch. One direction, no way back; each ar
 picture in the documentation is one call of `Distillation.step`.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -110,9 +109,9 @@ class Distillation:
     teachers: Targets | None = None  # live or cached; set before the first step
     network: nn.Module | None = None  # what is called for the student: DDP around it; None: itself
     ranks: Ranks = field(default_factory=Ranks)
-    ema_decay: float | None = None  # of an average of the student's weights; None: none is kept
+    ema: nn.Module | None = None  # a copy of the student, to hold the average of its weights
+    ema_decay: float = 0.0
     module: nn.Module = field(init=False)  # all that a checkpoint holds besides the optimiser
-    ema: nn.Module | None = field(default=None, init=False)
     first_bad: Tensor = field(init=False)  # [], int64; -1 while every step was finite
     bad_T: Tensor = field(init=False)  # bool; teachers whose loss was not finite in that step
 
@@ -125,8 +124,7 @@ class Distillation:
             }
         )
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
-        if self.ema_decay is not None:
-            self.ema = copy.deepcopy(self.student).requires_grad_(False)
+        if self.ema is not None:
             self.module.add_module("ema", self.ema)
         self.device = self.parameters[0].device
         self.first_bad = torch.tensor(-1, device=self.device)
@@ -230,7 +228,7 @@ class Distillation:
     @torch.no_grad()
     def _average(self, ok: Tensor) -> None:
         """ema = decay * ema + (1 - decay) * weights, where `ok` holds; buffers are copied."""
-        if self.ema is None or self.ema_decay is None:
+        if self.ema is None:
             return
         share = torch.where(ok, 1.0 - self.ema_decay, 0.0)
         for kept, new in zip(self.ema.parameters(), self.student.parameters(), strict=True):

@@ -45,6 +45,11 @@ class Student(nn.Module):
         self.projectors = nn.ModuleDict(projectors)
         self.blocks = sorted({block for p in projectors.values() for block in p.blocks})
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """What FSDP2 shards by itself: the encoder's blocks, where it names some, projectors."""
+        return [*getattr(self.encoder, "units", []), *self.projectors.values()]
+
     def forward(self, images: Tensor) -> dict[str, Tokens]:  # [B, C, H, W]
         output = self.encoder(images, blocks=self.blocks)
         return {name: project(output) for name, project in self.projectors.items()}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Parallel", "PeerError", "World", "join_world", "spread"]
+__all__ = ["Parallel", "PeerError", "World", "join_world", "shard", "spread"]
 
 Parallel = Literal["ddp", "fsdp2"]
 T = TypeVar("T")
@@ -98,17 +98,20 @@ def spread(
 
     `ddp` keeps the whole student in each process and averages gradients; `fsdp2` shards the
     parameters of each unit (blocks, projectors) and of what is left, in place, so the optimiser
-    has to be built afterwards. Gradients are averaged in both.
+    has to be built afterwards. Gradients are averaged in both. Every parameter that is trained
+    has to take part in every step.
     """
     if world.size == 1:
         return student, nullcontext
     if parallel == "fsdp2":
-        for unit in units:
-            fully_shard(unit)
-        fully_shard(student)
+        shard(student, units)
         return student, nullcontext
-    # A static graph also settles what no loss depends on, such as a final norm beside a ladder.
-    ddp = DistributedDataParallel(
-        student, broadcast_buffers=False, static_graph=True, gradient_as_bucket_view=True
-    )
+    ddp = DistributedDataParallel(student, broadcast_buffers=False, gradient_as_bucket_view=True)
     return ddp, ddp.no_sync
+
+
+def shard(student: nn.Module, units: Sequence[nn.Module]) -> None:
+    """Leave each process its part of the parameters, unit by unit, in place (FSDP2)."""
+    for unit in units:
+        fully_shard(unit)
+    fully_shard(student)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from alumnus.training.sharding import local_part
+from alumnus.training.sharding import is_shard, local_part
 
 __all__ = [
     "allocate_optimizer",
@@ -45,10 +45,11 @@ def build_adamw(
     """
     decayed, plain = parameter_groups(module.named_parameters())
     groups = [
-        {"params": list(decayed.values()), "weight_decay": weight_decay},
-        {"params": list(plain.values()), "weight_decay": 0.0},
+        {"params": part, "weight_decay": decay}
+        for named, decay in ((decayed, weight_decay), (plain, 0.0))
+        for sharded in (False, True)  # fused kernels take either kind, not both at once
+        if (part := [p for p in named.values() if is_shard(p) is sharded])
     ]
-    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
 

@@ -1,0 +1,144 @@
+"""Several processes see the images of one, and end with its weights."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import rank_runs
+import toys
+from alumnus.training.distributed import World
+from rank_runs import Case
+
+TESTS = Path(__file__).parent
+KINDS = {
+    "sum": ["departures.aggregation=sum", "standardize.kind=batch"],
+    "released": ["departures.scope=global", "standardize.kind=running"],
+    "uncertainty": ["departures.scope=global", "balance.weights=uncertainty", "train.ema=0.9"],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    toys.write_images(folder / "photos")
+    toys.write_recipe(folder)
+    return folder
+
+
+def case_of(place: Path, name: str, *words: str, **settings: object) -> Case:
+    always = [
+        f"data.train={place / 'photos'}",
+        "student.drop_path=0",
+        "train.precision=fp32",
+        "optim.batch_size=4",
+        "optim.clip_norm=0.1",
+    ]
+    case = Case(name, str(place / "toy.yaml"), [*always, *words], str(place))
+    return replace(case, **settings)  # type: ignore[arg-type]
+
+
+def torchrun(ranks: int, cases: list[Case], place: Path) -> None:
+    """All cases in so many processes."""
+    file = rank_runs.write_cases(cases, place / f"cases-{ranks}.json")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(ranks), str(TESTS / "rank_runs.py"), str(file)),
+    ]
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
+    own = done.stderr.split("torch.distributed.elastic")[0]  # without what torchrun adds
+    assert done.returncode == 0, own[-4000:]
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    """Results of every case in one process, and in two, or four."""
+    by_ranks: dict[int, list[Case]] = {2: [], 4: []}
+    for kind, words in KINDS.items():
+        for parallel in ("ddp", "fsdp2"):
+            for double in (True, False):
+                name = f"{kind}-{parallel}-{double}"
+                case = case_of(place, name, f"train.parallel={parallel}", *words, double=double)
+                if parallel == "ddp":
+                    rank_runs.run_case(replace(case, name=f"{kind}-alone-{double}"), World())
+                by_ranks[4 if kind == "sum" else 2].append(case)
+    stored = place / "checkpoints"
+    for parallel in ("ddp", "fsdp2"):
+        words = [f"train.parallel={parallel}", *KINDS["released"]]
+        half = case_of(
+            place, f"half-{parallel}", *words, steps=10, checkpoints=str(stored / parallel)
+        )
+        by_ranks[2].append(half)
+    torchrun(2, by_ranks[2], place)
+    for parallel in ("ddp", "fsdp2"):
+        words = [f"train.parallel={parallel}", *KINDS["released"]]
+        again = case_of(place, f"again-{parallel}", *words, checkpoints=str(stored / parallel))
+        by_ranks[4].append(again)
+        alone = replace(again, name=f"again-alone-{parallel}", checkpoints=str(place / parallel))
+        copy_checkpoint(stored / parallel, place / parallel)
+        rank_runs.run_case(alone, World())
+    torchrun(4, by_ranks[4], place)
+    return place
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, target)
+
+
+def differ(place: Path, a: str, b: str) -> float:
+    """The largest difference of any weight or statistic."""
+    ours, theirs = (load_file(place / f"{name}.safetensors") for name in (a, b))
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name].double() - theirs[name].double()).abs().max()) for name in ours)
+
+
+def record(place: Path, name: str, rank: int = 0) -> dict[str, list[list[float]]]:
+    loaded: dict[str, list[list[float]]] = json.loads((place / f"{name}.{rank}.json").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-9), (False, 1e-5)])
+def test_several_processes_end_with_the_weights_of_one(
+    trained: Path, kind: str, parallel: str, double: bool, tolerance: float
+) -> None:
+    assert differ(trained, f"{kind}-{parallel}-{double}", f"{kind}-alone-{double}") < tolerance
+    ours, theirs = (
+        torch.tensor([loss for loss, _ in record(trained, f"{kind}-{which}-{double}")["losses"]])
+        for which in (parallel, "alone")
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=max(tolerance, 1e-7))
+
+
+def test_the_processes_together_see_the_images_of_one_in_its_order(trained: Path) -> None:
+    alone = record(trained, "sum-alone-True")["positions"]
+    parts = [record(trained, "sum-ddp-True", rank)["positions"] for rank in range(4)]
+    for step, whole in enumerate(alone):
+        dealt = [part[step] for part in parts]
+        assert [p for hand in zip(*dealt, strict=True) for p in hand] == whole
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", ["again", "again-alone"])
+def test_a_run_goes_on_with_another_number_of_processes(
+    trained: Path, parallel: str, name: str
+) -> None:
+    # two processes wrote the checkpoint after half of the steps; four, and one, went on from it
+    assert differ(trained, f"{name}-{parallel}", "released-alone-True") < 1e-9
+
+
+def test_a_sharded_checkpoint_has_a_file_from_each_process_and_no_pickle(trained: Path) -> None:
+    (folder,) = (trained / "fsdp2").glob("step-00000010")
+    endings = sorted(path.suffix for path in folder.iterdir())
+    assert endings == [".json", ".safetensors", ".safetensors"]
