@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -83,16 +84,10 @@ def trained(place: Path) -> Path:
         again = case_of(place, f"again-{parallel}", *words, checkpoints=str(stored / parallel))
         by_ranks[4].append(again)
         alone = replace(again, name=f"again-alone-{parallel}", checkpoints=str(place / parallel))
-        copy_checkpoint(stored / parallel, place / parallel)
+        shutil.copytree(stored / parallel, place / parallel)
         rank_runs.run_case(alone, World())
     torchrun(4, by_ranks[4], place)
     return place
-
-
-def copy_checkpoint(source: Path, target: Path) -> None:
-    import shutil
-
-    shutil.copytree(source, target)
 
 
 def differ(place: Path, a: str, b: str) -> float:

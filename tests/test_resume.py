@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -57,7 +59,9 @@ def started(folder: Path, settings: Sequence[str]) -> Iterator["subprocess.Popen
     """`alumnus distill --resume` in a process of its own, in the run folder "killed"."""
     environment = dict(os.environ)
     environment |= {
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
         "ALUMNUS_CACHE": str(folder / "other-cache"),
     }
     command = [sys.executable, "-c", "from alumnus.cli import main; main()", "distill", "--resume"]
@@ -84,14 +88,19 @@ def finished_steps(run: Path) -> int:
     return int(json.loads(whole[-1])["step"]) if whole else 0
 
 
+def wait_for(folder: Path, step: int, process: "subprocess.Popen[bytes]") -> None:
+    """Until the run in "killed" has finished a step."""
+    waiting_since = time.monotonic()
+    while finished_steps(folder / "killed") < step:
+        assert process.poll() is None, (folder / "output.txt").read_text()
+        assert time.monotonic() - waiting_since < PATIENCE_S
+        time.sleep(0.002)
+
+
 def kill_after(folder: Path, settings: Sequence[str], step: int, *, delay_s: float) -> None:
     """Start or resume the run, and SIGKILL it a moment after a step (0: while it prepares)."""
     with started(folder, settings) as process:
-        waiting_since = time.monotonic()
-        while finished_steps(folder / "killed") < step:
-            assert process.poll() is None, (folder / "output.txt").read_text()
-            assert time.monotonic() - waiting_since < PATIENCE_S
-            time.sleep(0.002)
+        wait_for(folder, step, process)
         time.sleep(delay_s)
 
 
@@ -189,3 +198,36 @@ def test_a_run_killed_before_its_configuration_was_written_can_be_started_again(
     recipe = str(images.parent / "toy.yaml")
     settings = words(images.parent, ["optim.steps=1"], out="killed")
     assert api.distill(recipe, *settings, resume=True).steps == 1
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGUSR1", marks=pytest.mark.slow)])
+def test_a_run_asked_to_stop_saves_its_state_says_so_and_goes_on_as_if_never_stopped(
+    images: Path, name: str
+) -> None:
+    settings = [*LIVE, "train.checkpoints=1", "data.workers=1"]  # none is due before the end
+    asked = signal.Signals[name]
+    with started(images.parent, settings) as process:
+        wait_for(images.parent, 5, process)
+        process.send_signal(asked)
+        assert process.wait(PATIENCE_S) == 128 + asked
+    said = (images.parent / "output.txt").read_text().splitlines()[-1]
+    assert re.fullmatch(r"stopped on request after step \d+ of 30; .* --resume", said)
+    (stored,) = (images.parent / "killed" / "checkpoints").iterdir()
+    assert int(stored.name.removeprefix("step-")) >= 5
+    finish(images.parent, settings)
+    assert_same_run(images.parent / "killed", whole_run(images.parent, settings))
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_disturbs_nothing(images: Path) -> None:
+    settings = [*LIVE, "optim.steps=3000"]
+    with started(images.parent, settings) as process:
+        wait_for(images.parent, 1, process)
+        first = (images.parent / "output.txt").read_text()
+        with started(images.parent, settings) as second:
+            assert second.wait(PATIENCE_S) == 2
+        said = (images.parent / "output.txt").read_text().removeprefix(first)
+        assert "error: another run is writing to" in said
+        step = finished_steps(images.parent / "killed")
+        wait_for(images.parent, step + 1, process)
+    with started(images.parent, settings) as third:  # the lock went with the first
+        wait_for(images.parent, finished_steps(images.parent / "killed") + 1, third)
