@@ -56,6 +56,7 @@ def write_cases(cases: list[Case], path: Path) -> Path:
 def run_case(case: Case, world: World) -> None:
     """Train, and leave NAME.safetensors and, from each process, NAME.RANK.json."""
     config = load_config(Path(case.recipe), [*case.words, f"optim.steps={case.of}"])
+    assert isinstance(config.optim.batch_size, int), "toys name their batch"
     teachers = assembly.load_teachers(config)
     images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
     student, _ = assembly.new_student(config, teachers)

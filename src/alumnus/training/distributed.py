@@ -4,6 +4,7 @@ Without torchrun there is one process, and everything here is the identity.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -106,7 +107,12 @@ def spread(
     if parallel == "fsdp2":
         shard(student, units)
         return student, nullcontext
-    ddp = DistributedDataParallel(student, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings(
+        action="ignore", category=FutureWarning
+    ):  # the new name is too new
+        ddp = DistributedDataParallel(
+            student, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
     return ddp, ddp.no_sync
 
 
