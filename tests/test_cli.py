@@ -109,6 +109,18 @@ def test_distill_prints_two_lines_that_load_the_encoder(run: Run, place: Path) -
     }
 
 
+def test_colour_on_the_training_device_trains_the_same_student(run: Run, place: Path) -> None:
+    for where in ("cpu", "device"):
+        assert (
+            distil(run, f"data.augment.where={where}", "train.precision=fp32", out=where).code == 0
+        )
+    on_cpu, on_device = (
+        load_file(place / where / "student.safetensors") for where in ("cpu", "device")
+    )
+    for name, weights in on_cpu.items():
+        assert (weights - on_device[name]).abs().max() < 1e-5, name  # as the images; measured 0
+
+
 def test_a_run_says_nothing_that_is_not_its_own(run: Run) -> None:
     said = distil(run, "evaluate.tasks=knn=photos")
     for line in said.err.splitlines():

@@ -160,6 +160,47 @@ def test_student_of_many_channels_takes_the_array_of_the_sample() -> None:
         take(loader(mixture, channels=4), 1)
 
 
+@pytest.mark.parametrize("kind", ["full", "crop_flip", "none"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"teacher_size": 32},
+        {"channels": 1},
+        {"channels": 1, "teacher_size": 32},
+        {"channels": 5},
+    ],
+)
+def test_split_augmentation_gives_the_images_of_the_cpu(
+    kind: Any, workers: int, options: dict[str, Any]
+) -> None:
+    mixture, config = Mixture(sources(broken=[3]), seed=1), AugmentConfig(kind=kind)
+    common = {"size": 16, "batch_size": 6, "seed": 9, **options}
+    whole = take(make_loader(mixture, config, **common), 4)
+    split = take(
+        make_loader(mixture, config, **common, num_workers=workers, colour_on=torch.device("cpu")),
+        4,
+    )
+    for ours, theirs in zip(split, whole, strict=True):
+        assert (ours.teacher_images is ours.images) == (theirs.teacher_images is theirs.images)
+        for name, x, y in zip(Batch._fields, ours, theirs, strict=True):
+            assert x.dtype == y.dtype, name
+            # a fused multiply-add may cross a step of 8 bits; measured 0
+            assert (~torch.isclose(x, y, rtol=0, atol=1e-5)).float().mean() < 1e-4, name
+
+
+def test_workers_of_a_split_augmentation_send_bytes_and_draws() -> None:
+    mixture = Mixture(sources(), seed=1)
+    split = loader(mixture, teacher_size=32, colour_on=torch.device("cpu"))
+    made = split._loader.dataset[6]
+    assert made.batch is not None
+    assert made.params is not None
+    assert made.batch.images.dtype == made.batch.teacher_images.dtype == torch.uint8
+    drawn = draw(9, made.batch.source, made.batch.index, made.batch.view, UNIC)
+    assert torch.equal(made.params.factors, drawn.factors)
+
+
 def test_broken_image_is_replaced_by_another_of_its_source_and_listed() -> None:
     mixture = Mixture(sources(broken=[0, 5]), seed=1)
     batches = loader(mixture, batch_size=20)

@@ -104,6 +104,9 @@ class AugmentSection(Section):
 
     kind: Literal["full", "crop_flip", "none"] = Field("full", description="full: with colour")
     crop_scale: list[float] = Field([0.08, 1.0], min_length=2, max_length=2, description="area")
+    where: Literal["auto", "cpu", "device"] = Field(
+        "auto", description="colour; auto: on the training device unless that is the CPU"
+    )
 
 
 class DataSection(Section):

@@ -6,6 +6,7 @@ tests and the replay of a bad step. Drawing is here, pixels are in `pixels`.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -100,7 +101,11 @@ class AugmentParams:
         return len(self.flip)
 
     def __getitem__(self, i: int) -> "AugmentParams":
-        return AugmentParams(*(getattr(self, f.name)[i] for f in dataclasses.fields(self)))
+        return self.map(lambda values: values[i])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "AugmentParams":
+        """All tensors changed in the same way: moved, pinned, sliced."""
+        return AugmentParams(*(change(getattr(self, f.name)) for f in dataclasses.fields(self)))
 
 
 def draw(

@@ -16,8 +16,6 @@ from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 __all__ = ["develop", "develop_batch", "gaussian_blur", "normalise"]
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of AugmentParams.factors
-MEAN = 255.0 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-STD = 255.0 * torch.tensor(IMAGENET_STD).view(3, 1, 1)
 LUMA = (19595.0, 38470.0, 7471.0)  # ITU-R 601 in shares of 2**16, as Pillow has them
 
 
@@ -29,9 +27,10 @@ def develop(
     """The drawn colour of one image; twin of `develop_batch`, which does each step for all."""
     pixels = view.float()
     if params.jitter:
-        factors = params.factors.float().tolist()
+        factors = params.factors.float()
         for i in params.order.tolist():
-            pixels = _hue(pixels, params.factors[i]) if i == HUE else _adjust(pixels, i, factors[i])
+            factor = factors[i]
+            pixels = _hue(pixels, factor) if i == HUE else _adjust(pixels, i, float(factor))
     if params.grayscale:
         pixels = _grey(pixels).expand(3, -1, -1).clone()
     if params.blur:
@@ -45,7 +44,10 @@ def develop(
 
 def normalise(pixels: Tensor) -> Tensor:  # [..., 3, H, W], 0..255, or its bytes
     """With ImageNet's statistics; a float32 tensor is changed in place."""
-    return pixels.float().sub_(MEAN.to(pixels.device)).div_(STD.to(pixels.device))
+    pixels = pixels.float()
+    for channel, mean, std in zip(pixels.unbind(-3), IMAGENET_MEAN, IMAGENET_STD, strict=True):
+        channel.sub_(255.0 * mean).div_(255.0 * std)  # numbers, not tensors: no copy to a device
+    return pixels
 
 
 def develop_batch(
@@ -61,13 +63,13 @@ def develop_batch(
     """
     pixels = views.float()
     if config.kind == "full":
-        factors = params.factors.to(torch.float32)
+        factors = params.factors.float()
         jitter = params.jitter
         hue_place = (params.order == HUE).int().argmax(dim=1)
         for place in range(3):
             active = jitter & (hue_place > place)
             pixels = _blend_drawn(pixels, params.order[:, place], factors, active)
-        shifted = _hue(pixels, params.factors[:, HUE, None, None, None])
+        shifted = _hue(pixels, _per_image(factors[:, HUE]))
         pixels = torch.where(_per_image(jitter), shifted, pixels)
         for place in range(1, 4):
             active = jitter & (hue_place < place)
@@ -101,8 +103,8 @@ def gaussian_blur(pixels: Tensor, *, kernel_px: int, sigma_px: float) -> Tensor:
 def _blur_drawn(pixels: Tensor, params: AugmentParams, *, kernel_px: int) -> Tensor:
     """Each image with its own sigma; one that is not blurred has all weight in the centre."""
     half = kernel_px // 2
-    centre = F.one_hot(torch.tensor(half), kernel_px).to(pixels)
-    drawn = _shares(params.sigma_px.to(torch.float32)[:, None], kernel_px)  # [B, k]
+    centre = (torch.arange(kernel_px, device=pixels.device) == half).to(pixels.dtype)
+    drawn = _shares(params.sigma_px.float()[:, None], kernel_px)  # [B, k]
     shares = torch.where(params.blur[:, None], drawn, centre)[..., None, None, None].unbind(dim=1)
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (half, half, half, half), mode="reflect")
@@ -184,7 +186,7 @@ def _hue(pixels: Tensor, shift: Tensor) -> Tensor:  # [..., 3, H, W]; shift: sha
     scratch = near_red  # memory is most of the cost
     turn = sixths.div_(torch.clamp_min(chroma, 1.0, out=scratch)).div_(6.0)
     hue = turn.sub_(torch.floor(turn, out=scratch)).mul_(255.0).floor_()
-    hue.add_((shift * 255).trunc_().to(pixels.dtype))  # in whole steps, around the circle
+    hue.add_((shift * 255.0).trunc_())  # in whole steps, around the circle
     wraps = torch.mul(hue, 1 / 256.0, out=scratch).floor_()
     hue.sub_(wraps, alpha=256.0).mul_(6.0 / 255.0)
     saturation = chroma.mul_(255.0).div_(torch.clamp_min(top, 1.0, out=scratch)).floor_()

@@ -30,9 +30,16 @@ class Loader:
     """Iterates over batches; `bad_images` lists the broken images of those handed out so far."""
 
     def __init__(
-        self, reader: BatchReader, starts: Sampler[int], *, num_workers: int, pin: bool
+        self,
+        reader: BatchReader,
+        starts: Sampler[int],
+        *,
+        num_workers: int,
+        pin: bool,
+        colour_on: torch.device | None = None,
     ) -> None:
         self.bad_images: list[BadImage] = []
+        self.views, self.colour_on = reader.views, colour_on
         self._loader = _data_loader(reader, starts, num_workers=num_workers, pin=pin)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -40,8 +47,13 @@ class Loader:
             self.bad_images += made.bad_images
             if made.error is not None:
                 raise ValueError(made.error)
-            if made.batch is not None:
+            if made.batch is None:
+                continue
+            if self.colour_on is None:
                 yield made.batch
+            else:
+                assert made.params is not None, "the reader splits where colour is done elsewhere"
+                yield self.views.finish(made.batch, made.params, self.colour_on)
 
 
 def make_loader(
@@ -56,6 +68,7 @@ def make_loader(
     teacher_size: Size | None = None,
     channels: int = 3,
     pin_memory: bool = False,
+    colour_on: torch.device | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> Loader:
@@ -67,20 +80,22 @@ def make_loader(
     `seed` is that of the augmentation; the mixture has its own for the order. `teacher_size`
     gives the teachers the same view at another size. `channels` other than 3: 1 is the luminance
     of the augmented image, others need sources with a field "array" [H, W, channels].
+    `colour_on` splits the augmentation: workers crop, resize and flip bytes, all else is done
+    in batches on that device, from the same draws.
 
     A broken image is replaced by another of its source, chosen by (seed, position). ValueError
     while iterating where 17 tries in a row meet broken ones.
     """
     reader = BatchReader(
         mixture.sources,
-        Views(augment, size, teacher_size, channels, seed),
+        Views(augment, size, teacher_size, channels, seed, split=colour_on is not None),
         locate=mixture.locate,
         batch_size=batch_size,
         end=None,
         stride=ranks,
     )
     starts = _Starts(start_position + rank, None, batch_size * ranks)
-    return Loader(reader, starts, num_workers=num_workers, pin=pin_memory)
+    return Loader(reader, starts, num_workers=num_workers, pin=pin_memory, colour_on=colour_on)
 
 
 def sweep(

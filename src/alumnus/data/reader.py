@@ -10,9 +10,10 @@ from torch.utils.data import Dataset
 
 from alumnus.data.augment import AugmentConfig, AugmentParams, draw
 from alumnus.data.batch import BadImage, Batch, Sample, Source
+from alumnus.data.colour import develop_batch
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.mixture import Location
-from alumnus.data.pixels import Size, apply, apply_to_array
+from alumnus.data.pixels import Size, apply, apply_to_array, view
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 
@@ -29,6 +30,7 @@ class Views(NamedTuple):
     teacher_size: Size | None
     channels: int
     seed: int
+    split: bool = False  # colour is left to `finish`: images in colour are bytes until then
 
     def draw(self, places: Sequence[Location]) -> AugmentParams:
         source, index, view = (list(column) for column in zip(*places, strict=True))
@@ -36,11 +38,12 @@ class Views(NamedTuple):
 
     def render(self, sample: Sample, params: AugmentParams) -> tuple[Tensor, Tensor | None]:
         """Images of the student and, where they differ, of the teachers."""
-        rgb = apply(sample.image, params, self.size, self.augment)
+        see = view if self.split else apply
+        rgb = see(sample.image, params, self.size, self.augment)
         teachers = None
         if self.teacher_size is not None and self.teacher_size != self.size:
-            teachers = apply(sample.image, params, self.teacher_size, self.augment)
-        if self.channels == 3:
+            teachers = see(sample.image, params, self.teacher_size, self.augment)
+        if self.channels == 3 or (self.channels == 1 and self.split):
             return rgb, teachers
         if self.channels == 1:
             return luminance(rgb), rgb if teachers is None else teachers
@@ -54,6 +57,24 @@ class Views(NamedTuple):
         student = apply_to_array(array, params, self.size, self.augment)
         return student, rgb if teachers is None else teachers
 
+    def finish(self, batch: Batch, params: AugmentParams, device: torch.device) -> Batch:
+        """The other half of a split augmentation, with the images on the device from here on.
+
+        Nothing waits for the device. Images that are shared stay one tensor.
+        """
+        drawn = params.map(lambda values: _single(values).to(device, non_blocking=True))
+        seen: dict[int, Tensor] = {}
+        for images in (batch.images, batch.teacher_images):
+            if id(images) not in seen:
+                moved = images.to(device, non_blocking=True)
+                bytes_left = images.dtype == torch.uint8
+                seen[id(images)] = (
+                    develop_batch(moved, drawn, self.augment) if bytes_left else moved
+                )
+        student, teachers = seen[id(batch.images)], seen[id(batch.teacher_images)]
+        student = luminance(student) if self.channels == 1 else student
+        return batch._replace(images=student, teacher_images=teachers)
+
 
 @dataclass(frozen=True)
 class Made:
@@ -62,13 +83,18 @@ class Made:
     batch: Batch | None
     bad_images: list[BadImage]
     error: str | None
+    params: AugmentParams | None = None  # of a split augmentation that is still to be finished
 
     def pin_memory(self) -> "Made":
         """Called by the DataLoader; images shared by student and teachers are pinned once."""
         if self.batch is None:
             return self
         pinned = {id(tensor): tensor.pin_memory() for tensor in set(self.batch)}
-        return replace(self, batch=Batch(*(pinned[id(tensor)] for tensor in self.batch)))
+        return replace(
+            self,
+            batch=Batch(*(pinned[id(tensor)] for tensor in self.batch)),
+            params=None if self.params is None else self.params.map(torch.Tensor.pin_memory),
+        )
 
 
 class BatchReader(Dataset[Made]):
@@ -94,13 +120,16 @@ class BatchReader(Dataset[Made]):
         try:
             read = [self._read(position, bad) for position in range(start, end, self.stride)]
             good = [r for r in read if r is not None]
-            return Made(self._batch(good) if good else None, bad, None)
+            if not good:
+                return Made(None, bad, None)
+            params = self.views.draw([place for _, place, _ in good])
+            batch = self._batch(good, params)
+            return Made(batch, bad, None, params if self.views.split else None)
         except ValueError as error:
             return Made(None, bad, str(error))
 
-    def _batch(self, read: "list[tuple[int, Location, Sample]]") -> Batch:
+    def _batch(self, read: "list[tuple[int, Location, Sample]]", params: AugmentParams) -> Batch:
         positions, places, samples = zip(*read, strict=True)
-        params = self.views.draw(places)
         images, teacher_images = zip(
             *(self.views.render(sample, params[i]) for i, sample in enumerate(samples)), strict=True
         )
@@ -139,3 +168,8 @@ class BatchReader(Dataset[Made]):
                 f"the last: {list(broken.values())[-1]}"
             )
         return None
+
+
+def _single(values: Tensor) -> Tensor:
+    """Not every device has float64."""
+    return values.float() if values.is_floating_point() else values
