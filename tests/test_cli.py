@@ -225,7 +225,8 @@ def test_get_prints_where_the_weights_are(
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "distill", "evaluate", "extract", "cache", "get", "list", "doctor"]
+    "command",
+    ["demo", "distill", "plan", "evaluate", "extract", "cache", "get", "list", "doctor"],
 )
 def test_every_command_has_help(run: Run, command: str) -> None:
     said = run(command, "--help")
@@ -315,6 +316,7 @@ def test_a_run_that_cannot_work_is_refused_before_anything_is_written(
         (["distill", "foldr"], "did you mean 'folder'?"),
         (["distill", "photos"], "unknown recipe 'photos'"),
         (["cache", "toy.yaml"], "give data.train=FOLDER"),
+        (["plan", "toy.yaml"], "give data.train=FOLDER"),
         (["evaluate", "efficientnet-lit0", "--task", "knn=photos"], "'efficientnet-lite0'?"),
         (["evaluate", "photos", "--task", "knn=photos"], "photos holds no encoder.safetensors"),
         (["evaluate", "python:toys:red", "--task", "knn=nowhere"], "there is no folder 'nowhere'"),

@@ -1,5 +1,6 @@
 """What is public is listed, is there, and costs nothing but its import."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ PUBLIC = [
     "Encoder",
     "EncoderOutput",
     "LoadedStudent",
+    "Plan",
     "Tokens",
     "__version__",
     "cache",
@@ -24,6 +26,7 @@ PUBLIC = [
     "extract",
     "get",
     "load",
+    "plan",
     "show_config",
 ]
 
@@ -75,6 +78,11 @@ def test_the_public_names_are_those_committed() -> None:
     assert sorted(alumnus.__all__) == sorted(PUBLIC)
     for name in PUBLIC:
         assert getattr(alumnus, name) is not None
+
+
+def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
+    importlib.import_module("alumnus.distill")
+    assert alumnus.distill is importlib.import_module("alumnus.api").distill
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -7,6 +7,8 @@ tokens = encoder(images).final
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
         evaluate,
         extract,
         get,
+        plan,
         show_config,
     )
     from alumnus.encoders import Encoder
+    from alumnus.plans import Plan
     from alumnus.runs import LoadedStudent, load
     from alumnus.tokens import EncoderOutput, Tokens
 
@@ -33,6 +37,7 @@ __all__ = [
     "Encoder",
     "EncoderOutput",
     "LoadedStudent",
+    "Plan",
     "Tokens",
     "__version__",
     "cache",
@@ -42,6 +47,7 @@ __all__ = [
     "extract",
     "get",
     "load",
+    "plan",
     "show_config",
 ]
 
@@ -50,8 +56,20 @@ _HOME = {
     "EncoderOutput": "tokens",
     "LoadedStudent": "runs",
     "Tokens": "tokens",
+    "Plan": "plans",
     "load": "runs",
 }
+
+
+class _Package(ModuleType):
+    """Keeps `alumnus.distill` the function: importing the module of that name would hide it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in __all__):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ from alumnus.evaluation.results import Results
 from alumnus.evaluation.suite import evaluate as evaluate_models
 from alumnus.extraction import extract_to_file
 from alumnus.hardware import choose_device
+from alumnus.planning import make_plan
+from alumnus.plans import Plan
 from alumnus.report.pca import pca_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config
@@ -31,6 +33,7 @@ __all__ = [
     "evaluate",
     "extract",
     "get",
+    "plan",
     "show_config",
 ]
 
@@ -125,6 +128,19 @@ def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
     assert features is not None, "the cache was enabled above"
     assembly.build_targets(config, pool, features, device)
     return features.folder
+
+
+def plan(recipe: str | Path, *overrides: str, measure: bool = True, **settings: Any) -> Plan:
+    """What a run of the recipe would need: parameters, operations, memory, disk, hours, licences.
+
+    The hours come from 20 steps of the real student on real images, of which nothing is kept;
+    without `measure` they are left out. `print(alumnus.plan("folder", "data.train=photos"))`.
+    """
+    config = _checked(recipe, overrides, settings, preflight.before_teachers_run)
+    device = choose_device(config.train.device)
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    return make_plan(config, device, measure=measure)
 
 
 def extract(

@@ -191,8 +191,13 @@ def build_pool(config: RunConfig, teachers: Mapping[str, Teacher], student: Stud
     return pool
 
 
-def plan_cache(config: RunConfig, pool: TeacherPool, images: Images) -> FeatureCache | None:
-    """The feature cache of a run, not built yet; None where teachers are live."""
+def plan_cache(
+    config: RunConfig, pool: TeacherPool, images: Images, *, check_disk: bool = True
+) -> FeatureCache | None:
+    """The feature cache of a run, not built yet; None where teachers are live.
+
+    ValueError where the disk is too small for it, unless that is not asked.
+    """
     if not config.cache.enabled:
         return None
     cache = FeatureCache(
@@ -207,7 +212,8 @@ def plan_cache(config: RunConfig, pool: TeacherPool, images: Images) -> FeatureC
         dtype=config.cache.dtype,
         folder=Path(config.cache.folder) if config.cache.folder else None,
     )
-    cache.check_disk()
+    if check_disk:
+        cache.check_disk()
     return cache
 
 

@@ -134,6 +134,20 @@ def cache(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Recipe of the run")],
+    overrides: Overrides = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Without the 20 steps that tell the hours")
+    ] = False,
+) -> None:
+    """Say what a run would need: parameters, FLOPs, memory, disk, hours, licences."""
+    from alumnus import api
+
+    print(api.plan(recipe, *(overrides or []), measure=not no_measure))
+
+
+@app.command()
 def get(
     names: Annotated[list[str], typer.Argument(help="Teachers: alumnus list teachers")],
 ) -> None:

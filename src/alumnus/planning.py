@@ -1,0 +1,137 @@
+"""From a configuration to a plan: builds everything but the run's folder, and looks at it."""
+
+import resource
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from alumnus import assembly, auto, costs
+from alumnus.config import RunConfig
+from alumnus.distill import Distillation
+from alumnus.pace import measure_time
+from alumnus.plans import Disk, Memory, Part, Plan
+from alumnus.student import Student
+from alumnus.teachers import FeatureCache, Teacher, TeacherPool
+
+__all__ = ["inherited", "make_plan"]
+
+OPEN_LICENCES = ("apache", "mit", "bsd", "cc0", "cc-by-4", "isc", "unlicense")
+CLOSED_WORDS = ("-nc", "noncommercial", "non-commercial", "research")
+
+
+def make_plan(config: RunConfig, device: torch.device, *, measure: bool = True) -> Plan:
+    """Build everything but the run's folder and the feature cache, and look at it."""
+    teachers = assembly.load_teachers(config)
+    sources = assembly.open_sources(config, [teacher.domain for teacher in teachers.values()])
+    student, _ = assembly.new_student(config, teachers)
+    count = sum(map(len, sources.train))
+    config, choices = auto.settle(
+        config, images=count, student=student, teachers=teachers, device=device
+    )
+    images = assembly.lay_out(config, sources)
+    pool = assembly.build_pool(config, teachers, student)
+    cache = assembly.plan_cache(config, pool, images, check_disk=False)
+    parts = _parts(config, student, pool)
+    run = assembly.build_distillation(config, student, teachers, images, device=device)
+    steps = assembly.run_steps(config, images)
+    pool.to(device)
+    time_needed = measure_time(config, run, images, pool, cache, steps) if measure else None
+    return Plan(
+        parts=parts,
+        images=count,
+        held_out=sum(map(len, sources.held_out)),
+        steps=steps,
+        batch=run.global_batch,
+        choices=tuple(choices),
+        memory=_memory(config, run, teachers, peak=_peak(device) if measure else None),
+        disk=_disk(config, run, cache),
+        time=time_needed,
+        licences=tuple(inherited(teachers)),
+    )
+
+
+def _parts(config: RunConfig, student: Student, pool: TeacherPool) -> tuple[Part, ...]:
+    side, teacher_side = config.data.size, config.data.teacher_size or config.data.size
+    image = torch.zeros(1, config.student.in_channels, side, side)
+    student.eval()
+    encoder = costs.flops(lambda x: student.encoder(x, blocks=student.blocks), image)
+    output = student.encoder(image, blocks=student.blocks)
+    parts = [Part("encoder", config.student.model, costs.parameters(student.encoder), encoder)]
+    for name, projector in student.projectors.items():
+        flops = costs.flops(lambda _, project=projector: project(output), image)  # type: ignore[misc]
+        parts.append(Part("projector", name, costs.parameters(projector), flops))
+    for name, teacher in pool.teachers.items():
+        alone = partial(pool.subset([name]).probe, (side, side), (teacher_side, teacher_side))
+        on_host = teacher.runs_on == "host"
+        flops_or_none = None if on_host else costs.flops(lambda _, look=alone: look(), image)  # type: ignore[misc]
+        weights = costs.parameters(teacher)
+        parts.append(Part("teacher", name, weights, flops_or_none, teacher.licence))
+    return tuple(parts)
+
+
+def _memory(
+    config: RunConfig, run: Distillation, teachers: Mapping[str, Teacher], *, peak: int | None
+) -> Memory:
+    trained = sum(p.numel() * p.element_size() for p in run.parameters)
+    per_image = costs.activation_bytes(
+        run.student,
+        side_px=config.data.size,
+        channels=config.student.in_channels,
+        device=run.device,
+        bf16=run.bf16,
+    )
+    return Memory(
+        weights=costs.parameter_bytes(run.module),
+        gradients=trained,
+        optimizer=2 * trained,
+        activations=per_image * config.optim.batch,
+        teachers=sum(costs.parameter_bytes(teacher) for teacher in teachers.values()),
+        peak=peak,
+    )
+
+
+def _disk(config: RunConfig, run: Distillation, cache: FeatureCache | None) -> Disk:
+    state = costs.parameter_bytes(run.module)
+    state += 2 * sum(p.numel() * p.element_size() for p in run.parameters)
+    kept = min(config.train.keep, config.train.checkpoints) + 1
+    encoder = costs.parameter_bytes(run.student.get_submodule("encoder"))
+    place = Path(config.out or ".").expanduser().absolute()
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    return Disk(
+        cache=cache.bytes if cache else 0,
+        cache_missing=cache.missing_bytes if cache else 0,
+        checkpoints=kept * state,
+        models=encoder + costs.parameter_bytes(run.student),
+        free=shutil.disk_usage(existing).free,
+    )
+
+
+def inherited(teachers: Mapping[str, Teacher]) -> Iterator[str]:
+    """What the teachers state, and what that leaves open for the student; no legal advice."""
+    for name, teacher in teachers.items():
+        yield f"{name} states {teacher.licence}"
+    stated = {name: teacher.licence.lower() for name, teacher in teachers.items()}
+    closed = [n for n, text in stated.items() if any(word in text for word in CLOSED_WORDS)]
+    opened = [n for n, text in stated.items() if text.startswith(OPEN_LICENCES)]
+    unclear = [n for n in stated if n not in closed and n not in opened]
+    if closed:
+        yield f"student: {', '.join(closed)} restrict use, and the student learns from them"
+    if unclear:
+        yield f"student: unclear, as nothing that is known here covers {', '.join(unclear)}"
+    if not closed and not unclear:
+        yield "student: no teacher states a restriction of use; keep their notices"
+    yield "the images' own terms are not known here"
+
+
+def _peak(device: torch.device) -> int | None:
+    """The most bytes in use so far: of the accelerator, or of this process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if device.type != "cpu":
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
