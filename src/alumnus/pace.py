@@ -7,6 +7,7 @@ by itself. Nothing is written and nothing kept.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -96,28 +97,34 @@ def _cache_seconds(
             assembly.augmentation(config),
             size=config.data.size,
             batch_size=CACHE_BATCH,
+            views=config.cache.views,
             num_workers=choose_workers(config.data.workers, run.device),
             seed=config.train.seed,
             teacher_size=config.data.teacher_size,
             channels=config.student.in_channels,
         )
     )
-    part, seen, took = pool.subset(missing), 0, 0.0
-    for number, batch in enumerate(batches):
-        on_device = batch._replace(
-            images=batch.images.to(run.device), teacher_images=batch.teacher_images.to(run.device)
-        )
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
-            part.targets(on_device)
-        _synchronize(run.device)
-        if number == 0:  # warms up
-            started = time.perf_counter()
-            continue
-        seen, took = seen + len(batch.position), time.perf_counter() - started
-        if number == CACHE_BATCHES:
-            break
+    part = pool.subset(missing)
+    first = next(batches)
+    _look(part, run, first)  # warms up
+    started, seen = time.perf_counter(), 0
+    for batch in islice(batches, CACHE_BATCHES):
+        _look(part, run, batch)
+        seen += len(batch.position)
+    if not seen:  # the first batch is all there is
+        _look(part, run, first)
+        seen = len(first.position)
     rows = cache.rows - min(store.done for store in missing.values())
-    return took / seen * rows if seen else 0.0
+    return (time.perf_counter() - started) / seen * rows
+
+
+def _look(pool: TeacherPool, run: Distillation, batch: Batch) -> None:
+    on_device = batch._replace(
+        images=batch.images.to(run.device), teacher_images=batch.teacher_images.to(run.device)
+    )
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):
+        pool.targets(on_device)
+    _synchronize(run.device)
 
 
 class _StandIns:
