@@ -23,6 +23,7 @@ from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config
 from alumnus.training.distributed import join_world
 from alumnus.training.loop import Interval
+from alumnus.watching import plan_watch
 
 __all__ = [
     "DemoResult",
@@ -126,7 +127,10 @@ def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
     pool = assembly.build_pool(config, teachers, student)
     features = assembly.plan_cache(config, pool, images)
     assert features is not None, "the cache was enabled above"
+    watch = plan_watch(config, images, pool, steps=assembly.run_steps(config, images))
     assembly.build_targets(config, pool, features, device)
+    if watch is not None:
+        watch.fill_cache(device)
     return features.folder
 
 

@@ -212,6 +212,14 @@ class OptimSection(Section):
         return self.batch_size
 
 
+class StopSection(Section):
+    """Ends a run whose held-out explained variance no longer rises (docs/watching.md)."""
+
+    patience: PositiveInt = Field(5, description="evaluations without a gain")
+    min_gain: float = Field(0.002, ge=0, description="of explained variance, over all of these")
+    after: Probability = Field(0.5, description="share of the run before they are counted")
+
+
 class TrainSection(Section):
     """The engine."""
 
@@ -229,6 +237,11 @@ class TrainSection(Section):
         False, description="compute blocks again in the backward pass: less memory, more time"
     )
     log_every: PositiveInt = Field(20, description="steps between reports")
+    eval_every: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="steps between looks at held-out images; auto: 20 a run; 0: never"
+    )
+    knn: str | None = Field(None, description="PATH or TRAIN,TEST: k-NN at each of these looks")
+    stop: StopSection | None = Field(None, description="a rule that ends the run; null: none")
     checkpoints: PositiveInt = Field(20, description="times the state is saved in a run")
     keep: PositiveInt = Field(2, description="newest checkpoints that stay")
 
@@ -351,6 +364,12 @@ def conflicts(config: RunConfig) -> Iterator[Problem]:
                 f"{', '.join(PROJECTOR_OPTIONS[projector.kind])}",
                 ("projector.kind", f"projector.{name}"),
             )
+    if config.train.eval_every == 0 and (config.train.stop or config.train.knn):
+        yield Problem(
+            "train.stop and train.knn look at the student during the run, so train.eval_every "
+            "must not be 0",
+            ("train.eval_every", "train.stop", "train.knn"),
+        )
     low, high = config.data.augment.crop_scale
     if not 0 < low <= high <= 1:
         yield Problem(

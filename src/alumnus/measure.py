@@ -22,6 +22,7 @@ from alumnus.tokens import Tokens, TokenType
 
 __all__ = [
     "bare_model",
+    "encoder_model",
     "models_of",
     "parse_task",
     "parse_tasks",
@@ -137,7 +138,7 @@ def models_of(names: Sequence[str], device: torch.device) -> list[EvalModel]:
             rows += _trained_models(loaded, label, device)
             specs.append(_fresh(loaded.spec.encoder))
         else:
-            rows.append(_encoder_model(label, loaded, device))
+            rows.append(encoder_model(label, loaded, device))
     distinct = [spec for i, spec in enumerate(specs) if spec not in specs[:i]]
     rows += [_untrained_model(spec, _untrained_name(spec, distinct), device) for spec in distinct]
     order = ["teacher", "student", "projected", "baseline"]
@@ -208,7 +209,7 @@ def bare_model(name: str, device: torch.device) -> EvalModel:
     """One row: the bare encoder of a run, an encoder, a released checkpoint, or a teacher."""
     path = Path(name).expanduser()
     if is_encoder(path):
-        return _encoder_model(path.resolve().name, load_encoder(path), device)
+        return encoder_model(path.resolve().name, load_encoder(path), device)
     return teacher_model(load_teacher(name).to(device))
 
 
@@ -244,7 +245,7 @@ def _trained_models(loaded: LoadedStudent, label: str, device: torch.device) -> 
         )
         for teacher in loaded.spec.projectors
     ]
-    return [_encoder_model(label, student.encoder, device), *projected]
+    return [encoder_model(label, student.encoder, device), *projected]
 
 
 def _fresh(spec: EncoderSpec) -> EncoderSpec:
@@ -255,7 +256,7 @@ def _fresh(spec: EncoderSpec) -> EncoderSpec:
 def _untrained_model(spec: EncoderSpec, name: str, device: torch.device) -> EvalModel:
     torch.manual_seed(derive_seed(0, "untrained"))
     encoder = build_encoder(spec).to(device).eval()
-    return replace(_encoder_model(name, encoder, device), kind="baseline")
+    return replace(encoder_model(name, encoder, device), kind="baseline")
 
 
 def _untrained_name(spec: EncoderSpec, beside: Sequence[EncoderSpec]) -> str:
@@ -270,7 +271,8 @@ def _untrained_name(spec: EncoderSpec, beside: Sequence[EncoderSpec]) -> str:
     return f"untrained {spec.model}" + (f" ({', '.join(told)})" if told else "")
 
 
-def _encoder_model(label: str, encoder: Encoder, device: torch.device) -> EvalModel:
+def encoder_model(label: str, encoder: Encoder, device: torch.device) -> EvalModel:
+    """A bare encoder at its own size; pictures reach a grey one as luminance."""
     encoder, seen = encoder.to(device).eval(), _seen_by(encoder, label)
     return EvalModel(
         name=label,

@@ -29,7 +29,9 @@ def before_a_run(config: RunConfig) -> Iterator[Problem]:
         yield Problem("where should the run be written? give out=FOLDER", ("out",))
     yield from before_teachers_run(config)
     for i, text in enumerate(config.evaluate.tasks):
-        yield from _bad_task(i, text)
+        yield from _bad_task(f"evaluate.tasks.{i}", text)
+    if config.train.knn is not None:
+        yield from _bad_task("train.knn", f"knn={config.train.knn}")
     if config.init is not None and not keeps_projectors(Path(config.init).expanduser()):
         yield Problem(_no_student(Path(config.init).expanduser()), ("init",))
 
@@ -85,8 +87,7 @@ def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:
         yield Problem(str(error), (key,))
 
 
-def _bad_task(number: int, text: str) -> Iterator[Problem]:
-    key = f"evaluate.tasks.{number}"
+def _bad_task(key: str, text: str) -> Iterator[Problem]:
     try:
         _, train, test = parse_task(text)
     except ValueError as error:

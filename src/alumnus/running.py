@@ -25,11 +25,12 @@ from alumnus.student import Student, StudentSpec, build_student
 from alumnus.teachers import Teacher
 from alumnus.training.checkpoint import Checkpoints
 from alumnus.training.distributed import World
-from alumnus.training.logs import MetricsLog
+from alumnus.training.logs import MetricsLog, read_metrics
 from alumnus.training.loop import Interval, StoppedError, Trainer
 from alumnus.training.schedules import evenly_spaced
 from alumnus.training.sharding import whole
 from alumnus.training.stopping import stop_on_signals
+from alumnus.watching import Watch, plan_watch
 
 __all__ = ["DistillResult", "run_config"]
 
@@ -85,6 +86,7 @@ def run_config(
     images = assembly.lay_out(config, sources)
     pool = assembly.build_pool(config, teachers, student)
     features = assembly.plan_cache(config, pool, images)
+    watch = plan_watch(config, images, pool, steps=assembly.run_steps(config, images), world=world)
     tasks = _tasks(config)
     run = assembly.build_distillation(config, student, teachers, images, device=device, world=world)
     if config.init is not None:
@@ -99,24 +101,29 @@ def run_config(
             log.info("auto      %s", choice)
         _introduce(config, run, images, teachers, world)
         run.teachers = assembly.build_targets(config, pool, features, device, world)
-        loss = _train(config, run, images, folder, world, resume=resume, also=on_interval)
+        steps, loss = _train(
+            config, run, images, teachers, watch, folder, world, resume=resume, also=on_interval
+        )
         tensors = _whole_tensors(run)
         results = world.first_alone(
             partial(_finish, config, folder, spec, tensors, teachers, tasks, device)
         )
-    return DistillResult(folder.path, assembly.run_steps(config, images), loss, results)
+    return DistillResult(folder.path, steps, loss, results)
 
 
 def _train(
     config: RunConfig,
     run: Distillation,
     images: Images,
+    teachers: Mapping[str, Teacher],
+    watch: Watch | None,
     folder: RunFolder,
     world: World,
     *,
     resume: bool,
     also: Callable[[Interval], None] | None,
-) -> float | None:
+) -> tuple[int, float | None]:
+    """Finished steps, and the loss of the last report (in the first process)."""
     bad_images = BadImages(
         folder.bad_images, images=sum(map(len, images.train)), max_bad=config.data.max_bad
     )
@@ -126,12 +133,16 @@ def _train(
         log.info("resumed after step %d of %d", first, trainer.steps)
     if not run.standardizers.get_buffer("calibrated"):
         assembly.calibrate(run, batches(0), config.standardize.calibration_steps)
+    if watch is not None:
+        watch.start(run, teachers, read_metrics(folder.metrics, last_step=first))
+        trainer.on_eval, trainer.evaluate_at = watch, watch.steps_to_look
+        if world.any(watch.stopped):  # the run had ended there
+            trainer.steps = first
     with stop_on_signals() as stop_requested:
         trainer.stop_requested = stop_requested
         try:
             if not world.is_first:
-                trainer.run()
-                return None
+                return trainer.run(), None
             return _run_and_report(trainer, run, folder, bad_images, first, also)
         except StoppedError as stopped:
             stopped.exit_code = stop_requested.exit_code
@@ -145,7 +156,7 @@ def _run_and_report(
     bad_images: BadImages,
     first: int,
     also: Callable[[Interval], None] | None,
-) -> float | None:
+) -> tuple[int, float | None]:
     losses: list[float] = []
     metrics = MetricsLog(
         folder.metrics,
@@ -164,10 +175,10 @@ def _run_and_report(
 
     trainer.on_log = report
     try:
-        trainer.run()
+        done = trainer.run()
     finally:
         metrics.close()
-    return losses[-1] if losses else None
+    return done, losses[-1] if losses else None
 
 
 def _trainer(

@@ -9,7 +9,7 @@ from alumnus.data.holdout import hold_out, split_indices
 from alumnus.data.loader import Loader, make_loader, sweep
 from alumnus.data.mixture import Location, Mixture, Sampling
 from alumnus.data.packs import PackSource
-from alumnus.data.pixels import Size, apply, eval_transform
+from alumnus.data.pixels import Size, apply, eval_transform, eval_view
 from alumnus.data.sources import open_source
 from alumnus.data.subset import Subset
 
@@ -36,6 +36,7 @@ __all__ = [
     "crop_box",
     "draw",
     "eval_transform",
+    "eval_view",
     "hold_out",
     "make_loader",
     "open_source",

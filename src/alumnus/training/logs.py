@@ -11,7 +11,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alumnus.training.loop import Interval
 
-__all__ = ["MetricsLog", "format_line", "format_losses", "format_pace", "format_seconds"]
+__all__ = [
+    "MetricsLog",
+    "format_line",
+    "format_losses",
+    "format_pace",
+    "format_seconds",
+    "read_metrics",
+]
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +117,12 @@ def format_seconds(seconds: float) -> str:
         if total >= size:
             return f"{total // size}{unit}{total % size // smaller_size:02d}{smaller}"
     return f"{total}s"
+
+
+def read_metrics(path: Path, *, last_step: int) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl up to a step; none where there is no file."""
+    records = [json.loads(line) for line in _lines(path)]
+    return [record for record in records if record["step"] <= last_step]
 
 
 def _lines(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from alumnus.training.checkpoint import Checkpoint, Checkpoints
 from alumnus.training.distributed import World
 from alumnus.training.optimizer import allocate_optimizer, optimizer_tensors
 
-__all__ = ["Interval", "NonFiniteError", "StoppedError", "Trainable", "Trainer"]
+__all__ = ["Evaluation", "Interval", "NonFiniteError", "StoppedError", "Trainable", "Trainer"]
 
 B = TypeVar("B")
 B_contra = TypeVar("B_contra", contravariant=True)
@@ -58,6 +58,14 @@ class Interval:
     eta_s: float
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured between two steps: numbers for the report, and whether to end here."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    stop: bool = False
+
+
 @dataclass
 class Trainer(Generic[B]):
     """Runs a Trainable from the newest checkpoint, or the start, to the last step.
@@ -65,7 +73,8 @@ class Trainer(Generic[B]):
     Nothing in a step reads the device; metrics are read once every `log_every` steps, and then
     several processes agree on whether to stop (one alone asks after each step).
     `batches(position)` gives an endless iterator that starts at any position, so a resumed
-    run sees exactly the batches it has not seen.
+    run sees exactly the batches it has not seen. `on_eval` is called after the steps in
+    `evaluate_at`; what it finds is part of that step's report, its time of no pace.
     """
 
     trainable: Trainable[B]
@@ -79,6 +88,8 @@ class Trainer(Generic[B]):
     checkpoints: Checkpoints | None = None
     world: World = field(default_factory=World)
     stop_requested: Callable[[], bool] = lambda: False  # asked after each step
+    evaluate_at: Container[int] = ()  # numbers of finished steps
+    on_eval: Callable[[int], Evaluation] = lambda _: Evaluation()
     on_log: Callable[[Interval], None] = lambda _: None
     on_save: Callable[[int], None] = lambda _: None
     first_step: int = field(default=0, init=False)
@@ -91,10 +102,13 @@ class Trainer(Generic[B]):
             self.first_step = checkpoint.step
         return self.first_step
 
-    def run(self) -> None:
-        """Train to the end; NonFiniteError stops it at the next report after a bad step."""
+    def run(self) -> int:
+        """Train to the end, or to where `on_eval` ends it; the number of finished steps.
+
+        NonFiniteError stops it at the next report after a bad step.
+        """
         if self.first_step >= self.steps:
-            return
+            return self.first_step
         batches = self.batches(self.first_step * self.accumulate * self.batch_size)
         since, waited, last_report = time.perf_counter(), 0.0, self.first_step
         for step in range(self.first_step, self.steps):
@@ -105,11 +119,16 @@ class Trainer(Generic[B]):
             metrics = self.trainable.step(micro_batches, step)
             done = step + 1
             last = done == self.steps
-            reports = done % self.log_every == 0 or last
+            evaluates = done in self.evaluate_at
+            reports = done % self.log_every == 0 or evaluates or last
             if reports:
                 values: dict[str, Any] = {name: value.tolist() for name, value in metrics.items()}
                 self._refuse_bad(values["first_bad"])
                 took = time.perf_counter() - since
+                if evaluates:
+                    evaluation = self.on_eval(done)
+                    values |= evaluation.metrics
+                    last |= self.world.any(evaluation.stop)
                 self.on_log(self._interval(done, done - last_report, values, took, waited))
                 since, waited, last_report = time.perf_counter(), 0.0, done
             stops = self._stops(reports)
@@ -122,6 +141,9 @@ class Trainer(Generic[B]):
                     f"stopped on request after step {done} of {self.steps}; the state is saved: "
                     "go on with --resume"
                 )
+            if last:
+                return done
+        raise AssertionError("the last step returns")
 
     def _stops(self, reports: bool) -> bool:
         """Whether to stop here, in all processes alike."""
