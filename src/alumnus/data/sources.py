@@ -10,7 +10,9 @@ from alumnus.data.file_list import LIST_SUFFIXES, FileListSource
 from alumnus.data.folder import FolderSource
 from alumnus.data.packs import PackSource
 from alumnus.data.selection import Columns
+from alumnus.data.shard_names import is_shards, shard_locations
 from alumnus.data.subset import Subset
+from alumnus.data.tar_source import Shard, TarSource
 from alumnus.spelling import unknown
 
 __all__ = ["open_source"]
@@ -34,6 +36,8 @@ def open_source(
     - a folder: all images below it (`FolderSource`); with a split, its subfolder of that name
     - a folder with index.json: tar shards (`PackSource`); its only split, or "train", by default
     - a file .txt, .csv, .tsv or .parquet: the images it lists (`FileListSource`)
+    - tar shards, by path or URL, with braces and stars: `s3://bucket/train-{000..099}.tar`
+      (`TarSource`)
     - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
 
     A split may end the spec: `packs/caltech50:test`; a last `[:N]` keeps the first N images:
@@ -63,6 +67,10 @@ def open_source(
         name = name or "-".join([path.stem, *(where or {}).values()])
         return FileListSource(
             path, columns=columns, where=where, name=name, domain=domain, generic=generic
+        )
+    if is_shards(str(spec)) and not path.is_dir():
+        return _open_shards(
+            str(spec), split=split, name=name, domain=domain, generic=generic, where=where
         )
     if columns:
         raise ValueError(f"columns are those of a list, which {str(spec)!r} is not")
@@ -117,6 +125,46 @@ def _subfolder(folder: Path, split: str) -> Path:
         subfolders = [path.name for path in folder.iterdir() if path.is_dir()]
         raise unknown(f"split (a folder in {str(folder)!r})", split, subfolders)
     return folder / split
+
+
+def _open_shards(
+    spec: str,
+    *,
+    split: str | None,
+    name: str | None,
+    domain: str,
+    generic: bool,
+    where: Mapping[str, str] | None,
+) -> Source:
+    if split is not None:
+        raise ValueError(f"the shards {spec!r} have no split {split!r}: name those of one split")
+    locations = shard_locations(spec)
+    labels = _short_names(locations)
+    return TarSource(
+        [Shard(label, place, None) for label, place in zip(labels, locations, strict=True)],
+        what=f"the shards {spec!r}",
+        where=where,
+        name=name or "-".join([_shards_name(spec), *(where or {}).values()]),
+        domain=domain,
+        generic=generic,
+    )
+
+
+def _short_names(locations: list[str]) -> list[str]:
+    """File names, with as many folders before them as tell them apart."""
+    parts = [location.split("/") for location in locations]
+    for kept in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-kept:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"the shard {locations[0]!r} is listed twice")
+
+
+def _shards_name(spec: str) -> str:
+    """A word for shards: their file name without numbers and ending."""
+    file = spec.rpartition("/")[2].partition(".tar")[0]
+    word = re.sub(r"\{\d+\.\.\d+\}|\[[^]]*\]|[*?{}]", "", file).strip("-_.")
+    return word or "shards"
 
 
 def _open_miniworld(

@@ -2,17 +2,27 @@
 
 import gzip
 import hashlib
-import os
+import json
+import logging
 import shutil
 import tarfile
-import tempfile
 import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from alumnus.cachedir import cache_dir
+from alumnus.cachedir import cache_dir, whole_file
+from alumnus.data.remote import filesystem, is_remote
 
-__all__ = ["Member", "index_tar", "plain_tar"]
+__all__ = ["IndexedShard", "Member", "index_shards", "index_tar", "plain_tar"]
+
+log = logging.getLogger(__name__)
+
+KEPT_FROM_BYTES = 32 << 20  # a smaller local shard is scanned again in well under a second
+BLOCK_BYTES = 4 << 20  # read ahead of a remote shard while it is scanned
+VERSION_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+THREADS = 8  # remote shards scanned at a time: they wait for the network
 
 
 class Member(NamedTuple):
@@ -22,34 +32,108 @@ class Member(NamedTuple):
     size: int  # bytes
 
 
-def index_tar(path: Path, *, samples: int | None = None) -> dict[str, dict[str, Member]]:
+Index = dict[str, dict[str, Member]]  # by sample key and extension
+
+
+class IndexedShard(NamedTuple):
+    """Where the samples of a shard lie, and which version of the file that is."""
+
+    samples: Index
+    version: str
+
+
+def index_shards(
+    locations: Sequence[str], samples: Sequence[int | None] | None = None
+) -> list[IndexedShard]:
+    """The index of each shard, made once and kept in the cache folder (remote or large shards).
+
+    A remote shard is read through once for it, or in part where its members are large.
+    """
+    expected = list(samples or [None] * len(locations))
+    remote = [location for location in locations if is_remote(location)]
+    if not remote:
+        return [_indexed(a, samples=b) for a, b in zip(locations, expected, strict=True)]
+    log.info("looking up %d remote shards", len(remote))
+    with ThreadPoolExecutor(min(THREADS, len(remote))) as pool:
+        return list(pool.map(lambda a, b: _indexed(a, samples=b), locations, expected))
+
+
+def _indexed(location: str, *, samples: int | None) -> IndexedShard:
+    version, length = _version(location)
+    if not is_remote(location) and length < KEPT_FROM_BYTES:
+        return IndexedShard(index_tar(location, samples=samples), version)
+    name = hashlib.sha256(f"{location}|{version}".encode()).hexdigest()[:32]
+    kept = cache_dir("tar-index") / f"{name}.json"
+    try:
+        index = {
+            key: {extension: Member(*place) for extension, place in members.items()}
+            for key, members in json.loads(kept.read_bytes()).items()
+        }
+        if samples is None or len(index) == samples:
+            return IndexedShard(index, version)
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass  # not kept yet, or damaged
+    index = index_tar(location, samples=samples)
+    with whole_file(kept) as file:
+        file.write(json.dumps(index, separators=(",", ":")).encode())
+    return IndexedShard(index, version)
+
+
+def index_tar(location: str | Path, *, samples: int | None = None) -> Index:
     """Members by sample key and extension, in the order of the shard (WebDataset layout).
 
     A member `folder/000115.depth.png` is the field "depth.png" of the sample `folder/000115`.
     Raises ValueError for a missing, damaged or cut-off file, also where there are not `samples`
     keys: after a damaged header tarfile sees the end of the archive.
     """
-    found: dict[str, dict[str, Member]] = {}
+    location = str(location)
+    found: Index = {}
     try:
-        length = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
+        _, length = _version(location)
+        with _opened(location) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if not member.isfile():
                     continue
                 if member.offset_data + member.size > length:
                     raise tarfile.ReadError("unexpected end of data")
-                folder, slash, file = member.name.rpartition("/")
-                stem, _, extension = file.partition(".")
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, extension = name.partition(".")
                 key = folder + slash + stem
                 place = Member(member.offset_data, member.size)
                 found.setdefault(key, {})[extension.lower()] = place
         if samples is not None and len(found) != samples:
             raise tarfile.ReadError(f"{len(found)} samples instead of {samples}")
-    except FileNotFoundError as error:
-        raise ValueError(f"shard {str(path)!r} is missing") from error
     except (tarfile.TarError, OSError) as error:
-        raise ValueError(f"shard {str(path)!r} is damaged ({error}); fetch it again") from error
+        raise ValueError(f"shard {location!r} is damaged ({error}); fetch it again") from error
     return found
+
+
+def _opened(location: str) -> Any:
+    if not is_remote(location):
+        return Path(location).open("rb")
+    system, path = filesystem(location)
+    return system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+
+
+def _version(location: str) -> tuple[str, int]:
+    """What changes with the file's content, and its length; ValueError where it is missing."""
+    try:
+        if not is_remote(location):
+            state = Path(location).stat()
+            return f"{state.st_size}-{state.st_mtime_ns}", state.st_size
+        system, path = filesystem(location)
+        info = system.info(path)
+        length = info.get("size")
+        if not isinstance(length, int):
+            raise ValueError(f"shard {location!r} has no known length, so no part can be read")
+        marks = [str(info[k]) for k in VERSION_MARKS if info.get(k) is not None]
+        return "-".join([str(length), *marks]), length
+    except FileNotFoundError as error:
+        raise ValueError(f"shard {location!r} is missing") from error
+    except ValueError:
+        raise
+    except Exception as error:  # each backend has errors of its own
+        raise ValueError(f"shard {location!r} cannot be looked up: {error}") from error
 
 
 def plain_tar(path: Path) -> Path:
@@ -72,12 +156,5 @@ def plain_tar(path: Path) -> Path:
 
 
 def _unpack(path: Path, target: Path) -> None:
-    """Through a temporary file, so that no process ever sees half a shard."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    try:
-        with os.fdopen(handle, "wb") as unpacked, gzip.open(path, "rb") as packed:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(target) as unpacked, gzip.open(path, "rb") as packed:
+        shutil.copyfileobj(packed, unpacked, 1 << 20)
