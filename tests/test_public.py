@@ -27,6 +27,7 @@ PUBLIC = [
     "get",
     "load",
     "plan",
+    "replay",
     "show_config",
 ]
 

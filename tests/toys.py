@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from alumnus.tokens import EncoderOutput, Tokens
@@ -59,6 +60,19 @@ class _Broken(PatchMean):
 def broken() -> nn.Module:
     """One whose patches are never finite."""
     return _Broken(dim=4, patch_size=8, seed=6)
+
+
+class _Allergic(PatchMean):
+    def forward(self, images: Tensor) -> Tokens:
+        tokens = super().forward(images)
+        white = images.amin(dim=(1, 2, 3)) > 1.5
+        patches = torch.where(white.view(-1, 1, 1), float("nan"), tokens.of("patch"))
+        return Tokens(patches, tokens.grid, tokens.of("cls"))
+
+
+def allergic() -> nn.Module:
+    """One whose patches are not finite on a white picture."""
+    return _Allergic(dim=6, patch_size=8, seed=6)
 
 
 class _Convolution(nn.Module):

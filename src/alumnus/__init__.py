@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         extract,
         get,
         plan,
+        replay,
         show_config,
     )
     from alumnus.encoders import Encoder
@@ -48,6 +49,7 @@ __all__ = [
     "get",
     "load",
     "plan",
+    "replay",
     "show_config",
 ]
 

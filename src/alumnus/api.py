@@ -18,6 +18,7 @@ from alumnus.extraction import extract_to_file
 from alumnus.hardware import choose_device
 from alumnus.planning import make_plan
 from alumnus.plans import Plan
+from alumnus.replaying import ReplayedStep, replay_step
 from alumnus.report.pca import pca_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config
@@ -35,6 +36,7 @@ __all__ = [
     "extract",
     "get",
     "plan",
+    "replay",
     "show_config",
 ]
 
@@ -174,6 +176,14 @@ def extract(
     return extract_to_file(
         row, source, path, size_px=size, patches=patches, batch_size=batch_size, device=chosen
     )
+
+
+def replay(run: str | Path, step: int) -> ReplayedStep:
+    """Do one step of a run again and say which images, teachers and gradients were bad in it.
+
+    `step` counts from 0, as the sentence of a run that stopped names it. Nothing is written.
+    """
+    return replay_step(RunFolder(Path(run).expanduser()), step)
 
 
 def get(name: str) -> Path:

@@ -148,6 +148,27 @@ def plan(
 
 
 @app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="Folder of the run")],
+    step: Annotated[int, typer.Argument(min=0, help="Step, counted from 0")],
+    images: Annotated[int, typer.Option(min=0, help="Worst images to show")] = 8,
+) -> None:
+    """Do one step of a run again: which images, teachers and gradients were bad in it."""
+    from alumnus import api
+
+    done = api.replay(run, step)
+    for teacher, loss in done.losses.items():
+        print(f"loss of {teacher}  {loss:.4f}")
+    for image in done.images[:images]:
+        losses = "  ".join(f"{name} {loss:.4f}" for name, loss in image.losses.items())
+        print(f"image {image.position}  {image.source}: {image.identity}  {losses}")
+    print(f"images whose loss is not finite: {len(done.bad_images)} of {len(done.images)}")
+    bad = done.bad_gradients
+    few = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+    print(f"gradients that are not finite: {len(bad)} of {len(done.gradient_norms)} {few}".rstrip())
+
+
+@app.command()
 def get(
     names: Annotated[list[str], typer.Argument(help="Teachers: alumnus list teachers")],
 ) -> None:

@@ -194,6 +194,24 @@ class Distillation:
             "first_bad": self.first_bad,
         }
 
+    def examine(
+        self, micro_batches: Sequence[DistillBatch], step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses [T, images] and gradient norms [] by parameter of a step that is not taken."""
+        self.student.train()
+        tables = []
+        for batch in micro_batches:
+            loss, loss_TB, _ = self.forward(batch, step, self.momentum(step))
+            (loss / len(micro_batches)).backward()
+            tables.append(loss_TB.detach())
+        norms = {
+            name: parameter.grad.norm()
+            for name, parameter in self.module.named_parameters()
+            if parameter.grad is not None
+        }
+        self.optimizer.zero_grad()
+        return torch.cat(tables, dim=1), norms
+
     def blame(self) -> str:
         """What was not finite in the first bad step; reads the device."""
         named = [

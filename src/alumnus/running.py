@@ -12,7 +12,7 @@ import torch
 from alumnus import assembly, auto, measure
 from alumnus.assembly import Images
 from alumnus.config import RunConfig, load_config, to_yaml
-from alumnus.data import BadImages, Batch
+from alumnus.data import BadImage, BadImages, Batch
 from alumnus.distill import Distillation
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.suite import TaskSpec
@@ -22,7 +22,7 @@ from alumnus.run_folder import RunFolder
 from alumnus.runs import load_student, save_encoder, save_student
 from alumnus.standardize import Standardizers
 from alumnus.student import Student, StudentSpec, build_student
-from alumnus.teachers import Teacher
+from alumnus.teachers import FeatureCache, Teacher, TeacherPool
 from alumnus.training.checkpoint import Checkpoints
 from alumnus.training.distributed import World
 from alumnus.training.logs import MetricsLog, read_metrics
@@ -32,7 +32,7 @@ from alumnus.training.sharding import whole
 from alumnus.training.stopping import stop_on_signals
 from alumnus.watching import Watch, plan_watch
 
-__all__ = ["DistillResult", "run_config"]
+__all__ = ["DistillResult", "Parts", "new_trainer", "prepare", "run_config"]
 
 log = logging.getLogger(__name__)
 
@@ -57,21 +57,24 @@ class DistillResult:
         return f'import alumnus\nencoder = alumnus.load("{self.folder}")'
 
 
-def run_config(
-    config: RunConfig,
-    folder: RunFolder,
-    device: torch.device,
-    world: World,
-    *,
-    resume: bool,
-    overwrite: bool,
-    on_interval: Callable[[Interval], None] | None,
-) -> DistillResult:
-    """What every process of a run does; the first one alone writes, logs and evaluates."""
-    if resume and folder.config.is_file():
-        config = auto.as_before(config, load_config(folder.config))
-    check = partial(folder.check, to_yaml(config), resume=resume, overwrite=overwrite)
-    world.first_alone(check)
+@dataclass(frozen=True)
+class Parts:
+    """All that a run is made of, before anything is written."""
+
+    config: RunConfig  # nothing in it is `auto` any more
+    choices: Sequence[object]  # what `auto` became, and why
+    teachers: dict[str, Teacher]
+    images: Images
+    spec: StudentSpec
+    pool: TeacherPool
+    features: FeatureCache | None
+    watch: Watch | None
+    tasks: list[TaskSpec]
+    run: Distillation
+
+
+def prepare(config: RunConfig, device: torch.device, world: World) -> Parts:
+    """Load, open and build everything; ValueError for whatever cannot work."""
     teachers = assembly.load_teachers(config)
     sources = assembly.open_sources(config, [teacher.domain for teacher in teachers.values()])
     student, spec = assembly.new_student(config, teachers)
@@ -91,32 +94,46 @@ def run_config(
     run = assembly.build_distillation(config, student, teachers, images, device=device, world=world)
     if config.init is not None:
         assembly.start_from(config.init, run)
+    return Parts(config, choices, teachers, images, spec, pool, features, watch, tasks, run)
+
+
+def run_config(
+    config: RunConfig,
+    folder: RunFolder,
+    device: torch.device,
+    world: World,
+    *,
+    resume: bool,
+    overwrite: bool,
+    on_interval: Callable[[Interval], None] | None,
+) -> DistillResult:
+    """What every process of a run does; the first one alone writes, logs and evaluates."""
+    if resume and folder.config.is_file():
+        config = auto.as_before(config, load_config(folder.config))
+    check = partial(folder.check, to_yaml(config), resume=resume, overwrite=overwrite)
+    world.first_alone(check)
+    parts = prepare(config, device, world)
+    config, run, images, teachers = parts.config, parts.run, parts.images, parts.teachers
 
     with ExitStack() as stack:
         world.first_alone(lambda: stack.enter_context(folder.held()))
         world.first_alone(partial(folder.open, to_yaml(config), overwrite=overwrite))
         if world.is_first:
             stack.enter_context(_log_file(folder.log))
-        for choice in choices:
+        for choice in parts.choices:
             log.info("auto      %s", choice)
         _introduce(config, run, images, teachers, world)
-        run.teachers = assembly.build_targets(config, pool, features, device, world)
-        steps, loss = _train(
-            config, run, images, teachers, watch, folder, world, resume=resume, also=on_interval
-        )
+        run.teachers = assembly.build_targets(config, parts.pool, parts.features, device, world)
+        steps, loss = _train(parts, folder, world, resume=resume, also=on_interval)
         tensors = _whole_tensors(run)
         results = world.first_alone(
-            partial(_finish, config, folder, spec, tensors, teachers, tasks, device)
+            partial(_finish, config, folder, parts.spec, tensors, teachers, parts.tasks, device)
         )
     return DistillResult(folder.path, steps, loss, results)
 
 
 def _train(
-    config: RunConfig,
-    run: Distillation,
-    images: Images,
-    teachers: Mapping[str, Teacher],
-    watch: Watch | None,
+    parts: Parts,
     folder: RunFolder,
     world: World,
     *,
@@ -124,17 +141,18 @@ def _train(
     also: Callable[[Interval], None] | None,
 ) -> tuple[int, float | None]:
     """Finished steps, and the loss of the last report (in the first process)."""
+    config, run, images, watch = parts.config, parts.run, parts.images, parts.watch
     bad_images = BadImages(
         folder.bad_images, images=sum(map(len, images.train)), max_bad=config.data.max_bad
     )
-    trainer, batches = _trainer(config, run, images, folder, bad_images, world)
+    trainer, batches = new_trainer(config, run, images, folder, bad_images, world)
     first = trainer.resume() if resume else 0
     if first:
         log.info("resumed after step %d of %d", first, trainer.steps)
     if not run.standardizers.get_buffer("calibrated"):
         assembly.calibrate(run, batches(0), config.standardize.calibration_steps)
     if watch is not None:
-        watch.start(run, teachers, read_metrics(folder.metrics, last_step=first))
+        watch.start(run, parts.teachers, read_metrics(folder.metrics, last_step=first))
         trainer.on_eval, trainer.evaluate_at = watch, watch.steps_to_look
         if world.any(watch.stopped):  # the run had ended there
             trainer.steps = first
@@ -181,12 +199,12 @@ def _run_and_report(
     return done, losses[-1] if losses else None
 
 
-def _trainer(
+def new_trainer(
     config: RunConfig,
     run: Distillation,
     images: Images,
     folder: RunFolder,
-    bad_images: BadImages,
+    on_bad_images: Callable[[list[BadImage]], None],
     world: World,
 ) -> tuple[Trainer[Batch], Callable[[int], Iterator[Batch]]]:
     """The loop of a run, and what gives it batches."""
@@ -197,7 +215,7 @@ def _trainer(
         images,
         device=run.device,
         world=world,
-        on_bad_images=bad_images,
+        on_bad_images=on_bad_images,
     )
     trainer: Trainer[Batch] = Trainer(
         trainable=run,
