@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 
 import rank_runs
 import toys
+from alumnus import api
 from alumnus.training.distributed import World
 from rank_runs import Case
 
@@ -48,15 +51,28 @@ def case_of(place: Path, name: str, *words: str, **settings: object) -> Case:
 def torchrun(ranks: int, cases: list[Case], place: Path) -> None:
     """All cases in so many processes."""
     file = rank_runs.write_cases(cases, place / f"cases-{ranks}.json")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(ranks), str(TESTS / "rank_runs.py"), str(file)),
-    ]
+    done = started(ranks, [str(TESTS / "rank_runs.py"), str(file)])
+    said, _ = done.communicate(timeout=240)
+    assert done.returncode == 0, own_words(said)
+
+
+def started(ranks: int, words: list[str]) -> "subprocess.Popen[str]":
+    """A command in so many processes under torchrun."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
-    own = done.stderr.split("torch.distributed.elastic")[0]  # without what torchrun adds
-    assert done.returncode == 0, own[-4000:]
+    return subprocess.Popen(
+        [*run, "--nproc-per-node", str(ranks), *words],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def own_words(said: str) -> str:
+    """What the processes said, without what torchrun adds."""
+    return said.split("torch.distributed.elastic")[0][-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +153,33 @@ def test_a_sharded_checkpoint_has_a_file_from_each_process_and_no_pickle(trained
     (folder,) = (trained / "fsdp2").glob("step-00000010")
     endings = sorted(path.suffix for path in folder.iterdir())
     assert endings == [".json", ".safetensors", ".safetensors"]
+
+
+def test_a_process_that_dies_ends_the_others_and_one_alone_can_go_on(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [
+        *case_of(place, "dying", "optim.steps=200", "train.checkpoints=10").words,
+        "departures.scope=global",
+        f"out={place / 'dying'}",
+    ]
+    run = started(2, ["-m", "alumnus", "distill", str(place / "toy.yaml"), *words])
+    stored = place / "dying" / "checkpoints"
+    while not list(stored.glob("step-*")):
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.02)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert "[rank0]: Traceback" not in said
+    errors = [line for line in said.splitlines() if line.startswith("error:")]
+    assert errors == ["error: process 0 ends because another one has died; go on with --resume"]
+    with caplog.at_level("INFO"):
+        api.distill(str(place / "toy.yaml"), *words, resume=True)
+    assert "resumed after step" in caplog.text
+    api.distill(str(place / "toy.yaml"), *words, f"out={place / 'whole'}")
+    ours, theirs = (load_file(place / run / "encoder.safetensors") for run in ("dying", "whole"))
+    for name, tensor in theirs.items():
+        if not name.endswith("qkv.bias"):
+            torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-3)

@@ -318,3 +318,62 @@ def test_a_run_whose_optional_teacher_came_back_is_not_resumed_with_it(
         api.distill(config)
     with pytest.raises(ValueError, match="of another student or other teachers"):
         api.distill(config, resume=True)
+
+
+def test_the_average_of_the_weights_is_kept_and_is_the_result(images: Path) -> None:
+    words = ["train.ema=0.75", "optim.steps=3"]
+    run = distillation_of(config := config_of(images, *words))
+    expected = {n: p.clone() for n, p in run.student.named_parameters()}
+    for step in range(3):
+        run.step(batches_of(config, 2), step)
+        for name, parameter in run.student.named_parameters():
+            expected[name] = 0.75 * expected[name] + 0.25 * parameter.detach()
+    for name, parameter in run.result.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=0, atol=1e-6)
+    folder = api.distill(config).folder
+    newest = Checkpoints(folder / "checkpoints").newest()
+    assert newest is not None
+    kept = load_student(folder).student.state_dict()
+    stored = {f"module:ema.{name}": torch.zeros_like(value) for name, value in kept.items()}
+    newest.load_into(stored)
+    assert all(torch.equal(stored[f"module:ema.{name}"], kept[name]) for name in kept)
+
+
+def test_a_bad_step_leaves_the_average_alone(images: Path) -> None:
+    run = distillation_of(config := config_of(images, "train.ema=0.75"))
+    good = batches_of(config, 2)
+    run.step(good, 0)
+    before = state_of(run)
+    run.step([good[0], with_nan(good[1])], 1)
+    assert differing(before, state_of(run)) == []
+
+
+def calls_of(module: torch.nn.Module) -> list[None]:
+    """Grows with each call of a module."""
+    calls: list[None] = []
+    module.register_forward_pre_hook(lambda *_: calls.append(None))
+    return calls
+
+
+@pytest.mark.parametrize("student", ["vit_tiny", "timm:vit_tiny_patch16_224"])
+def test_activation_checkpointing_changes_memory_only(images: Path, student: str) -> None:
+    words = [f"student={{model: '{student}', patch_size: 16, drop_path: 0.3}}", "data.size=32"]
+    states, calls = [], []
+    for switch in ("false", "true"):
+        config = config_of(images, *words, f"train.checkpoint_activations={switch}")
+        run = distillation_of(config)
+        blocks = run.student.get_submodule("encoder").units
+        assert isinstance(blocks, list)
+        seen = calls_of(blocks[0])
+        seed_default_generators(0, 0)
+        run.step(batches_of(config, 2), 0)
+        states.append(state_of(run))
+        calls.append(len(seen))
+    assert differing(*states) == []
+    assert calls == [2, 4]  # for two micro-batches: forward, and again for backward
+
+
+def test_activation_checkpointing_of_a_student_that_cannot_is_refused(images: Path) -> None:
+    words = ["projector={kind: mlp}", "student.model=python:toys:convolution"]
+    with pytest.raises(ValueError, match="has no set_grad_checkpointing"):
+        distillation_of(config_of(images, *words, "train.checkpoint_activations=true"))

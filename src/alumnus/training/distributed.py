@@ -4,6 +4,7 @@ Without torchrun there is one process, and everything here is the identity.
 """
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -86,8 +87,17 @@ def join_world(device: torch.device) -> Iterator[World]:
         return
     backend = "cpu:gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
+    world = World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+        yield world
+    except RuntimeError as error:
+        if re.search("connection|peer|gloo|nccl", str(error), re.IGNORECASE) and not isinstance(
+            error, PeerError
+        ):
+            raise PeerError(
+                f"process {world.rank} ends because another one has died; go on with --resume"
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()
 
