@@ -281,7 +281,10 @@ def assert_one_sentence(said: Said, expected: str) -> None:
         (["data.size=20"], "no multiple of student.patch_size 8; the nearest: 16 and 24"),
         (["teachers.x={model: python:toys:fixed, grid: match}"], "grid=match is impossible"),
         (["teachers.x={model: python:toys:fine, grid: pool}"], "grid=pool is impossible"),
-        (["teachers.x={model: python:toys:host}"], "add cache.enabled=true"),
+        (
+            ["teachers.x={model: python:toys:host}", "data.augment.where=device"],
+            "take data.augment.where=auto",
+        ),
         (["train.device=cud"], "train.device 'cud' is not there"),
         (["train.device=cuda:77"], "train.device 'cuda:77' is not there"),
         (["evaluate.tasks=knn"], "'knn' is no task: it should read KIND=PATH"),
@@ -494,7 +497,8 @@ def test_a_mistake_with_overwrite_does_not_cost_the_old_run(run: Run, place: Pat
     distil(run)
     before = files(place)
     assert_one_sentence(
-        distil(run, "--overwrite", "teachers.x={model: python:toys:host}"), "cache.enabled=true"
+        distil(run, "--overwrite", "teachers.x={model: python:toys:fine, grid: pool}"),
+        "grid=pool is impossible",
     )
     assert files(place) == before
 

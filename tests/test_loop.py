@@ -66,7 +66,8 @@ def batches_of(config: RunConfig, count: int, *, size: int | None = None) -> lis
 
 
 def joined(batches: list[Batch]) -> Batch:
-    return Batch(*(torch.cat(column) for column in zip(*batches, strict=True)))
+    columns = zip(*(batch.tensors.values() for batch in batches), strict=True)
+    return Batch._make([*map(torch.cat, columns), None])
 
 
 def with_nan(batch: Batch) -> Batch:
@@ -187,7 +188,7 @@ def test_dropping_is_drawn_by_position_not_by_place_in_the_batch(images: Path) -
     run.student.eval()
     (batch,) = batches_of(config, 1, size=8)
     order = torch.tensor([5, 2, 7, 0, 3, 1, 6, 4])
-    shuffled = Batch(*(column[order] for column in batch))
+    shuffled = batch.map(lambda column: column[order])
     elsewhere = batch._replace(position=batch.position + 3)
     loss, *_ = run.forward(batch, 0, 1.0)
     torch.testing.assert_close(run.forward(shuffled, 0, 1.0)[0], loss)

@@ -35,6 +35,7 @@ from alumnus.student import Student, StudentSpec, build_student
 from alumnus.teachers import (
     CachedTeachers,
     FeatureCache,
+    PoolWithWorkers,
     Teacher,
     TeacherPool,
     UnavailableError,
@@ -57,6 +58,7 @@ __all__ = [
     "calibrate",
     "encoder_spec",
     "lay_out",
+    "live",
     "load_teachers",
     "new_standardizers",
     "new_student",
@@ -175,13 +177,12 @@ def augmentation(config: RunConfig) -> AugmentConfig:
 
 def build_pool(config: RunConfig, teachers: Mapping[str, Teacher], student: Student) -> TeacherPool:
     """The teachers together; ValueError where one cannot teach this student at this size."""
-    if not config.cache.enabled:
-        hosts = [name for name, teacher in teachers.items() if teacher.runs_on == "host"]
-        if hosts:
-            raise ValueError(
-                f"teacher {', '.join(hosts)} runs on the host and is read from a feature cache: "
-                "add cache.enabled=true"
-            )
+    hosts = [name for name, teacher in teachers.items() if teacher.runs_on == "host"]
+    if hosts and not config.cache.enabled and config.data.augment.where == "device":
+        raise ValueError(
+            f"teacher {', '.join(hosts)} runs in the data workers and needs finished images there: "
+            "take data.augment.where=auto, or read its features from cache.enabled=true"
+        )
     pool = TeacherPool(teachers, student.encoder.patch_size)
     side, teacher_side = config.data.size, config.data.teacher_size or config.data.size
     targets = pool.probe((side, side), (teacher_side, teacher_side))
@@ -217,6 +218,11 @@ def plan_cache(
     return cache
 
 
+def live(pool: TeacherPool) -> Targets:
+    """The teachers without a cache: those of the host in the data workers, the others in a step."""
+    return PoolWithWorkers(pool) if "host" in {t.runs_on for t in pool.teachers.values()} else pool
+
+
 def build_targets(
     config: RunConfig,
     pool: TeacherPool,
@@ -230,7 +236,15 @@ def build_targets(
     """
     pool.to(device)
     if cache is None:
-        return pool
+        targets = live(pool)
+        if isinstance(targets, PoolWithWorkers):
+            workers = choose_workers(config.data.workers, device)
+            log.info(
+                "host      %s runs in %s; cache.enabled=true would run it once for each view",
+                ", ".join(targets.host.teachers),
+                f"the data workers ({workers})" if workers else "this process (data.workers=0)",
+            )
+        return targets
     if not cache.complete:
         log.info("caching %d rows of teacher features (%s)", cache.rows, _gib(cache.bytes))
     said = time.monotonic()
@@ -256,10 +270,15 @@ def batches(
     position: int,
     *,
     device: torch.device,
+    targets: Targets | None = None,
     world: World = ALONE,
     on_bad_images: Callable[[list[BadImage]], None],
 ) -> Iterator[Batch]:
-    """Endless batches from a position on, their images on the device."""
+    """Endless batches from a position on, their images on the device.
+
+    Where `targets` has teachers on the host, the data workers run them.
+    """
+    host = targets.host if isinstance(targets, PoolWithWorkers) else None
     loader = make_loader(
         images.mixture,
         augmentation(config),
@@ -274,7 +293,8 @@ def batches(
         seed=config.train.seed,
         channels=config.student.in_channels,
         pin_memory=device.type == "cuda",
-        colour_on=device if _splits(config.data.augment.where, device) else None,
+        colour_on=device if _splits(config.data.augment.where, device) and not host else None,
+        teach=host.targets if host else None,
     )
     for batch in loader:
         if loader.bad_images:
@@ -284,7 +304,12 @@ def batches(
         yield batch._replace(
             images=batch.images.to(device, non_blocking=True),
             teacher_images=batch.teacher_images.to(device, non_blocking=True),
+            targets=None if batch.targets is None else _moved(batch.targets, device),
         )
+
+
+def _moved(targets: Mapping[str, Tokens], device: torch.device) -> dict[str, Tokens]:
+    return {n: t.map(lambda x: x.to(device, non_blocking=True)) for n, t in targets.items()}
 
 
 def _splits(where: str, device: torch.device) -> bool:

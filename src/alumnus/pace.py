@@ -38,8 +38,14 @@ def measure_time(
     steps: int,
 ) -> Time:
     """Some steps, after others that warm up; and the teachers' time where features are missing."""
-    run.teachers = pool if cache is None else _StandIns(cache)
-    feed = partial(assembly.batches, images=images, device=run.device, on_bad_images=_ignore)
+    run.teachers = assembly.live(pool) if cache is None else _StandIns(cache)
+    feed = partial(
+        assembly.batches,
+        images=images,
+        device=run.device,
+        targets=run.teachers,
+        on_bad_images=_ignore,
+    )
     calibrated = bool(run.standardizers.get_buffer("calibrated"))
     _warm_up(config, run, feed)
     # the loader's workers start with the clock: what they prefetched before would count as free

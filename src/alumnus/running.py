@@ -214,6 +214,7 @@ def new_trainer(
         config,
         images,
         device=run.device,
+        targets=run.teachers,
         world=world,
         on_bad_images=on_bad_images,
     )

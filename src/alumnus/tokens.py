@@ -1,5 +1,6 @@
 """Tokens: the one shape in which encoders, projectors and teachers hand features on."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
@@ -48,6 +49,16 @@ class Tokens(NamedTuple):
     def pooled(self) -> Tensor:  # [B, D]
         """One vector per image: [CLS] where there is one, else the mean over patches."""
         return self.of("patch").mean(dim=1) if self.cls is None else self.cls
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Tokens":
+        """All tensors changed in the same way: moved, pinned."""
+        patches, grid, cls, registers = self
+        return Tokens(
+            patches=None if patches is None else change(patches),
+            grid=grid,
+            cls=None if cls is None else change(cls),
+            registers=None if registers is None else change(registers),
+        )
 
     def only(self, types: tuple[TokenType, ...]) -> "Tokens":
         """The same tokens without the types not named."""

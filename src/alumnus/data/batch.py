@@ -3,10 +3,13 @@
 Axes: B images, C channels, H W pixels.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 from torch import Tensor
+
+from alumnus.tokens import Tokens
 
 __all__ = ["BadImage", "Batch", "Sample", "Source"]
 
@@ -55,6 +58,16 @@ class Batch(NamedTuple):
     # [B] int64, index of the image within its source; hides tuple.index
     index: Tensor  # type: ignore[assignment]
     view: Tensor  # [B] int64, pass over the source (modulo K with a feature cache)
+    targets: Mapping[str, Tokens] | None = None  # of teachers that ran in the data worker
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All but the targets, by name."""
+        return {name: x for name, x in self._asdict().items() if name != "targets"}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """All but the targets changed in the same way."""
+        return Batch._make([*map(change, self.tensors.values()), self.targets])
 
 
 class BadImage(NamedTuple):

@@ -17,7 +17,7 @@ from alumnus.data.augment import AugmentConfig
 from alumnus.data.batch import BadImage, Batch, Source
 from alumnus.data.mixture import Location, Mixture
 from alumnus.data.pixels import Size
-from alumnus.data.reader import BatchReader, Views
+from alumnus.data.reader import BatchReader, Teach, Views
 
 __all__ = ["Loader", "make_loader", "sweep"]
 
@@ -69,6 +69,7 @@ def make_loader(
     channels: int = 3,
     pin_memory: bool = False,
     colour_on: torch.device | None = None,
+    teach: Teach | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> Loader:
@@ -81,11 +82,16 @@ def make_loader(
     gives the teachers the same view at another size. `channels` other than 3: 1 is the luminance
     of the augmented image, others need sources with a field "array" [H, W, channels].
     `colour_on` splits the augmentation: workers crop, resize and flip bytes, all else is done
-    in batches on that device, from the same draws.
+    in batches on that device, from the same draws. `teach` gives the `targets` of each batch, in
+    the worker that made it; it needs finished images, so not together with `colour_on`.
 
     A broken image is replaced by another of its source, chosen by (seed, position). ValueError
     while iterating where 17 tries in a row meet broken ones.
     """
+    if teach is not None and colour_on is not None:
+        raise ValueError(
+            "teachers in the workers need finished images: leave colour to the workers"
+        )
     reader = BatchReader(
         mixture.sources,
         Views(augment, size, teacher_size, channels, seed, split=colour_on is not None),
@@ -93,6 +99,7 @@ def make_loader(
         batch_size=batch_size,
         end=None,
         stride=ranks,
+        teach=teach,
     )
     starts = _Starts(start_position + rank, None, batch_size * ranks)
     return Loader(reader, starts, num_workers=num_workers, pin=pin_memory, colour_on=colour_on)

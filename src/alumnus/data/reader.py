@@ -1,6 +1,6 @@
 """What a data worker does: read, replace what is broken, draw, render, stack."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,9 +16,11 @@ from alumnus.data.mixture import Location
 from alumnus.data.pixels import Size, apply, apply_to_array, view
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
+from alumnus.tokens import Tokens
 
-__all__ = ["BatchReader", "Made", "Views"]
+__all__ = ["BatchReader", "Made", "Teach", "Views"]
 
+Teach = Callable[[Batch], Mapping[str, Tokens]]
 MAX_REPLACEMENTS = 16  # tries for one broken image before its source is given up
 
 
@@ -89,10 +91,14 @@ class Made:
         """Called by the DataLoader; images shared by student and teachers are pinned once."""
         if self.batch is None:
             return self
-        pinned = {id(tensor): tensor.pin_memory() for tensor in set(self.batch)}
+        pinned = {id(tensor): tensor.pin_memory() for tensor in set(self.batch.tensors.values())}
+        targets = self.batch.targets
+        if targets is not None:
+            targets = {name: t.map(torch.Tensor.pin_memory) for name, t in targets.items()}
+        batch = self.batch.map(lambda tensor: pinned[id(tensor)])
         return replace(
             self,
-            batch=Batch(*(pinned[id(tensor)] for tensor in self.batch)),
+            batch=batch._replace(targets=targets),
             params=None if self.params is None else self.params.map(torch.Tensor.pin_memory),
         )
 
@@ -109,9 +115,11 @@ class BatchReader(Dataset[Made]):
         batch_size: int,
         end: int | None,  # exclusive; None: endless, broken images are replaced
         stride: int = 1,
+        teach: Teach | None = None,
     ) -> None:
         self.sources, self.views, self.locate = sources, views, locate
         self.batch_size, self.end, self.stride = batch_size, end, stride
+        self.teach = teach
 
     def __getitem__(self, start: int) -> Made:
         end = start + self.batch_size * self.stride
@@ -124,6 +132,8 @@ class BatchReader(Dataset[Made]):
                 return Made(None, bad, None)
             params = self.views.draw([place for _, place, _ in good])
             batch = self._batch(good, params)
+            if self.teach is not None:
+                batch = batch._replace(targets=self.teach(batch))
             return Made(batch, bad, None, params if self.views.split else None)
         except ValueError as error:
             return Made(None, bad, str(error))

@@ -3,6 +3,7 @@
 from alumnus.hub import UnavailableError
 from alumnus.teachers.base import GRID_POLICIES, GridPolicy, Teacher, Traits
 from alumnus.teachers.cache import CachedTeachers, FeatureCache
+from alumnus.teachers.in_workers import PoolWithWorkers
 from alumnus.teachers.pool import TeacherPool
 from alumnus.teachers.registry import (
     TEACHERS,
@@ -19,6 +20,7 @@ __all__ = [
     "CachedTeachers",
     "FeatureCache",
     "GridPolicy",
+    "PoolWithWorkers",
     "Teacher",
     "TeacherInfo",
     "TeacherPool",

@@ -41,6 +41,7 @@ class LitertNetwork(nn.Module):
         super().__init__()
         self.file, self.tensor = file, tensor
         self._idle: SimpleQueue[_Interpreter] = SimpleQueue()
+        self._process = os.getpid()
         first = self._interpreter()
         self.input_size, self.map_shape = first.input_size, first.map_shape  # px; (h, w, D)
         self._idle.put(first)
@@ -57,6 +58,8 @@ class LitertNetwork(nn.Module):
                 maps[i] = interpreter(pixels[i])
             self._idle.put(interpreter)
 
+        if self._process != os.getpid():  # after a fork: interpreters of our own
+            self._idle, self._process = SimpleQueue(), os.getpid()
         if workers == 1:
             run_share(0)
         else:
@@ -74,7 +77,7 @@ class LitertNetwork(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._idle = SimpleQueue()
+        self._idle, self._process = SimpleQueue(), os.getpid()
 
     def _interpreter(self) -> "_Interpreter":
         try:
