@@ -85,3 +85,8 @@ def test_all_problems_are_reported_at_once(recipe: Path) -> None:
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"unknown recipe 'foldr'.*did you mean 'folder'"):
         load_config("foldr")
+
+
+def test_commas_inside_braces_separate_no_sources(recipe: Path) -> None:
+    config = load_config(recipe, ["data.train=here/{a,b}-{00..09}.tar,photos"])
+    assert [source.path for source in config.data.train] == ["here/{a,b}-{00..09}.tar", "photos"]

@@ -95,7 +95,8 @@ class SourceSection(Section):
     weight: float = Field(1.0, gt=0, description="counts as weight times its size")
     where: dict[str, str] | None = Field(None, description="samples by values of json fields")
     columns: dict[str, str] | None = Field(
-        None, description="which column of a list is the image, which the label; null: by name"
+        None,
+        description="columns of a list or data set: {image: NAME, label: NAME}",
     )
 
 
@@ -131,7 +132,8 @@ class DataSection(Section):
     def _shorthand(cls, value: object) -> object:
         """`train: a,b` and `train: [a, {path: b}]`; sources need only a path."""
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
+            parts = re.split(r",(?![^{}]*\})", value)  # not those of shards-{a,b}.tar
+            value = [part.strip() for part in parts if part.strip()]
         if isinstance(value, Mapping):
             value = [value]
         if isinstance(value, Sequence):

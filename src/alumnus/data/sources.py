@@ -8,6 +8,7 @@ from pathlib import Path
 from alumnus.data.batch import Source
 from alumnus.data.file_list import LIST_SUFFIXES, FileListSource
 from alumnus.data.folder import FolderSource
+from alumnus.data.hub_data import HubSource
 from alumnus.data.packs import PackSource
 from alumnus.data.selection import Columns
 from alumnus.data.shard_names import is_shards, shard_locations
@@ -38,12 +39,13 @@ def open_source(
     - a file .txt, .csv, .tsv or .parquet: the images it lists (`FileListSource`)
     - tar shards, by path or URL, with braces and stars: `s3://bucket/train-{000..099}.tar`
       (`TarSource`)
+    - `hf:ORG/NAME`, `hf:ORG/NAME:SPLIT`, `hf:FOLDER`: a data set of Hugging Face (`HubSource`)
     - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
 
     A split may end the spec: `packs/caltech50:test`; a last `[:N]` keeps the first N images:
     `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
     of their json fields, rows of a list by those of its columns: `{"domain": "people"}`. `columns`
-    says which column of a list holds what: `{"image": "file", "label": "species"}`. The default
+    says which column holds what: `{"image": "file", "label": "species"}`. The default
     name is that of the folder or file, followed by the values of `where`. Raises ValueError, in
     one sentence, for whatever cannot be opened.
     """
@@ -60,6 +62,16 @@ def open_source(
         return Subset(whole, range(min(int(first[2]), len(whole))))
     if str(spec).startswith("miniworld:"):
         return _open_miniworld(str(spec), split=split, name=name, domain=domain, generic=generic)
+    if str(spec).startswith("hf:"):
+        return HubSource(
+            str(spec).removeprefix("hf:"),
+            split=split,
+            columns=columns,
+            where=where,
+            name=name,
+            domain=domain,
+            generic=generic,
+        )
     path = Path(spec).expanduser()
     if path.suffix in LIST_SUFFIXES and path.is_file():
         if split is not None:
@@ -73,7 +85,7 @@ def open_source(
             str(spec), split=split, name=name, domain=domain, generic=generic, where=where
         )
     if columns:
-        raise ValueError(f"columns are those of a list, which {str(spec)!r} is not")
+        raise ValueError(f"columns are those of a list or data set, which {str(spec)!r} is not")
     folder, split = _folder_and_split(str(spec), split)
     name = name or "-".join([folder.resolve().name, *(where or {}).values()])
     if (folder / "index.json").is_file():
