@@ -67,6 +67,7 @@ def test_steps_given_later_replace_the_epochs_of_the_recipe(recipe: Path) -> Non
         ("teachers={}", "at least one teacher is needed"),
         ("teachers={a.b: {model: x}}", "letters, digits, - and _ only"),
         ("data.size=[1", "data.size=[1: "),
+        ("data.temperature=3", "data.temperature is that of data.sampling=temperature, but"),
     ],
 )
 def test_a_bad_setting_is_one_helpful_sentence(recipe: Path, word: str, sentence: str) -> None:

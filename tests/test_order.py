@@ -133,10 +133,11 @@ def mixtures() -> list[Mixture]:
         Mixture(sources, seed=5, weights={"a": 0.3, "b": 2.5}),
         Mixture(sources, sampling="balanced", batch=6, seed=5),
         Mixture(sources, sampling="balanced", batch=7, seed=5, weights={"c": 0.5}, views=2),
+        Mixture(sources, sampling="temperature", temperature=3.0, seed=5),
     ]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_order_does_not_depend_on_what_was_asked_before(number: int) -> None:
     straight = [mixtures()[number].locate(p) for p in range(300)]
     asked_at_random = mixtures()[number]
@@ -144,7 +145,7 @@ def test_order_does_not_depend_on_what_was_asked_before(number: int) -> None:
         assert asked_at_random.locate(position) == straight[position]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_every_image_of_a_source_comes_once_in_each_of_its_passes(number: int) -> None:
     mixture = mixtures()[number]
     mixture.views = None
@@ -164,6 +165,33 @@ def test_weight_makes_a_source_count_as_a_multiple_of_its_size() -> None:
     mixture = Mixture(sources, weights={"a": 0.25}, seed=0)
     counts = Counter(mixture.locate(p).source for p in range(len(mixture)))
     assert counts == {0: 25, 1: 100}
+
+
+@pytest.mark.parametrize(
+    ("temperature", "shares"),
+    [(1.0, (0.8, 0.2)), (2.0, (2 / 3, 1 / 3)), (1e9, (0.5, 0.5)), (0.5, (16 / 17, 1 / 17))],
+)
+def test_temperature_gives_shares_by_a_power_of_size(
+    temperature: float, shares: tuple[float, float]
+) -> None:
+    sources = [Numbers("a", 8000), Numbers("b", 2000)]
+    mixture = Mixture(sources, sampling="temperature", temperature=temperature, seed=0)
+    assert len(mixture) == 10_000
+    counts = Counter(mixture.locate(p).source for p in range(10_000))
+    for source, share in enumerate(shares):
+        assert abs(counts[source] - 10_000 * share) <= 1
+
+
+def test_temperature_of_one_is_proportional_also_with_weights() -> None:
+    sources, weights = [Numbers("a", 80), Numbers("b", 20)], {"a": 0.5, "b": 3.0}
+    warm = Mixture(sources, sampling="temperature", temperature=1.0, weights=weights, seed=4)
+    plain = Mixture(sources, weights=weights, seed=4)
+    assert [warm.locate(p) for p in range(500)] == [plain.locate(p) for p in range(500)]
+
+
+def test_a_temperature_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"temperature of sampling is 0\.0, but must be above 0"):
+        Mixture([Numbers("a", 3)], sampling="temperature", temperature=0.0)
 
 
 def test_balanced_shares_are_the_same_in_every_batch() -> None:

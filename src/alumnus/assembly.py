@@ -118,6 +118,7 @@ def lay_out(config: RunConfig, sources: Sources) -> Images:
     mixture = Mixture(
         sources.train,
         sampling=config.data.sampling,
+        temperature=config.data.temperature,
         weights={source.name: section.weight for source, section in named},
         seed=config.train.seed,
         batch=config.optim.batch,

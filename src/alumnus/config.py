@@ -117,7 +117,14 @@ class DataSection(Section):
     val: list[SourceSection] = Field([], description="held-out images; empty: 1% of train")
     size: PositiveInt = Field(224, description="px, side of the student's images")
     teacher_size: PositiveInt | None = Field(None, description="px; null: the student's images")
-    sampling: Literal["proportional", "balanced"] = Field("proportional", description="see docs")
+    sampling: Literal["proportional", "balanced", "temperature"] = Field(
+        "proportional", description="how sources share a batch: see docs/data.md"
+    )
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="of sampling=temperature; null: 2, by the square root of size",
+    )
     augment: AugmentSection = AugmentSection()
     max_bad: Probability = Field(
         0.01,
@@ -371,6 +378,12 @@ def conflicts(config: RunConfig) -> Iterator[Problem]:
             "train.stop and train.knn look at the student during the run, so train.eval_every "
             "must not be 0",
             ("train.eval_every", "train.stop", "train.knn"),
+        )
+    if config.data.temperature is not None and config.data.sampling != "temperature":
+        yield Problem(
+            f"data.temperature is that of data.sampling=temperature, but data.sampling is "
+            f"{config.data.sampling}",
+            ("data.temperature", "data.sampling"),
         )
     low, high = config.data.augment.crop_scale
     if not 0 < low <= high <= 1:

@@ -13,7 +13,8 @@ from alumnus.spelling import unknown
 
 __all__ = ["Location", "Mixture", "Sampling"]
 
-Sampling = Literal["proportional", "balanced"]
+Sampling = Literal["proportional", "balanced", "temperature"]
+TEMPERATURE = 2.0  # shares by the square root of size
 
 
 class Location(NamedTuple):
@@ -32,12 +33,16 @@ class Mixture:
       samples of each of T domains, in the order in which domains first occur, cut to `batch`.
       Each domain has its own stream and its own epochs; within it sources share by size.
       Set `batch` to what one rank sees at a time, then each rank's part is balanced.
+    - `temperature`: as proportional, but source i has the share m_i^(1/T) / sum_j m_j^(1/T), m_i
+      its size times its weight. T = 1 is proportional, 2 (the default) goes by the square root,
+      infinity gives all sources alike; an epoch stays sum_i m_i positions long.
 
     `weights` (by source name, default 1) makes a source count as weight times its size; a source
     of another weight than 1 is passed at its own pace, each image once a pass. `views` = K repeats
     the augmentations after K passes, as a feature cache of K views needs.
 
-    Source: balanced batches as in DUNE (arXiv 2503.14405).
+    Source: balanced batches as in DUNE (arXiv 2503.14405); temperature sampling as in multilingual
+    translation (Arivazhagan et al., arXiv 1907.05019).
     Differs from it: passes of each domain are permutations; nothing is redrawn at random.
     """
 
@@ -47,6 +52,7 @@ class Mixture:
         *,
         sampling: Sampling = "proportional",
         weights: Mapping[str, float] | None = None,
+        temperature: float | None = None,
         seed: int = 0,
         batch: int = 1,
         views: int | None = None,
@@ -57,8 +63,13 @@ class Mixture:
         _check(self.sources, names, sampling, weights or {}, views)
         self.domains = tuple(dict.fromkeys(source.domain for source in self.sources))
         self._weights = [float((weights or {}).get(name, 1.0)) for name in names]
+        if sampling == "temperature":
+            sizes = [len(source) for source in self.sources]
+            self._weights = tempered_weights(
+                sizes, self._weights, TEMPERATURE if temperature is None else temperature
+            )
 
-        if sampling == "proportional":
+        if sampling != "balanced":
             everything = tuple(range(len(self.sources)))
             self._pools: tuple[_Pool, ...] = (self._pool(everything, seed=seed),)
             self.shares: tuple[int, ...] = (batch,)
@@ -75,7 +86,7 @@ class Mixture:
 
     def __len__(self) -> int:
         """Positions until each pool (all sources, or each domain) has been passed once."""
-        if self.sampling == "proportional":
+        if self.sampling != "balanced":
             return len(self._pools[0])
         groups = (
             math.ceil(len(pool) / share)
@@ -85,7 +96,7 @@ class Mixture:
 
     def locate(self, position: int) -> Location:
         """The sample at a position of the run, position >= 0."""
-        if self.sampling == "proportional":
+        if self.sampling != "balanced":
             found = self._pools[0](position)
         else:
             group, slot = divmod(position, self.batch)
@@ -127,6 +138,17 @@ class _Pool:
         if own is not None:
             index, epoch = own(epoch * self.slots[member] + index)
         return Location(self.members[member], index, epoch)
+
+
+def tempered_weights(
+    sizes: Sequence[int], weights: Sequence[float], temperature: float
+) -> list[float]:
+    """Weights for which proportional sampling has the shares of `temperature`."""
+    if not temperature > 0:
+        raise ValueError(f"the temperature of sampling is {temperature}, but must be above 0")
+    counts = np.array(sizes) * np.array(weights)  # m_i
+    tempered = (counts / counts.max()) ** (1 / temperature)
+    return list((counts.sum() * tempered / tempered.sum() / np.array(sizes)).tolist())
 
 
 def balanced_shares(batch: int, domains: Sequence[str]) -> tuple[int, ...]:
