@@ -9,12 +9,22 @@ the label-free signals against k-NN, as JSON, text and a picture.
 """
 
 import argparse
+import json
 import logging
+import math
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
 
 from alumnus import api
+from alumnus.config import load_config
+from alumnus.training.forecast import FIRST_PART, RATE, forecast
+from alumnus.training.logs import read_metrics
+from alumnus.training.plateau import StoppingRule
+from alumnus.training.schedules import cosine_schedule
 
 OBJECTS = "miniworld:objects"
 KNN_OBJECTS = f"train.knn={OBJECTS}:train[:400],{OBJECTS}:test[:200]"
@@ -88,6 +98,8 @@ RUNS = [
     _photos("128px-blazepose-120", 0, 120, 32, *PHOTOS_128, BLAZEPOSE),
     _demo("objects-60", 6, 60, 64, SMALL_TEACHER),
 ]
+# The form of the forecast was chosen while only these were finished; the others test it.
+FIRST_SEEN = {run.name for run in RUNS[:13]}
 
 
 def make(run: Run, folder: Path, packs: Path) -> None:
@@ -139,6 +151,261 @@ def run_all(runs: Path, packs: Path, only: list[str]) -> None:
         make(run, runs / run.name, packs)
 
 
+# --- the report
+
+
+class Curve(NamedTuple):
+    """What one run showed of one teacher."""
+
+    run: str
+    teacher: str
+    steps: int
+    learning: list[float]  # sum of the learning rates up to each look, and at the end
+    step: list[int]  # of each look
+    explained: list[float]
+    cosine: list[float]
+
+
+def read_runs(runs: Path) -> list[dict[str, Any]]:
+    """Settings and looks of all finished runs, in the order of RUNS."""
+    found = []
+    for run in (run for run in RUNS if (runs / run.name / "done").is_file()):
+        records = read_metrics(runs / run.name / "metrics.jsonl", last_step=run.steps)
+        looks = [record for record in records if "explained_variance" in record]
+        names = [key for key in looks[0] if _told(key)]
+        signals = {name: [round(look[name], 4) for look in looks] for name in names}
+        config = load_config(runs / run.name / "config.yaml")
+        found.append(
+            {
+                "name": run.name,
+                "recipe": "demo" if run.recipe == "demo" else "real-photos",
+                "seed": run.seed,
+                "steps": run.steps,
+                "batch": run.batch,
+                "warmup": config.optim.warmup,
+                "teachers": list(config.teachers),
+                "step": [look["step"] for look in looks],
+                "signals": signals,
+            }
+        )
+    return found
+
+
+def _told(key: str) -> bool:
+    return key == "effective_rank" or key.split("/")[0] in ("explained_variance", "cosine", "knn")
+
+
+def curves_of(runs: list[dict[str, Any]]) -> list[Curve]:
+    """One curve for each teacher of each run."""
+    curves = []
+    for run in runs:
+        steps = run["steps"]
+        rates = cosine_schedule(1, 0, steps=steps, warmup_steps=int(run["warmup"] * steps))
+        done = np.cumsum(rates)
+        learning = [float(done[step - 1]) for step in run["step"]]
+        for teacher in run["teachers"]:
+            signals = run["signals"]
+            explained = signals[f"explained_variance/{teacher}"]
+            cosine = signals[f"cosine/{teacher}"]
+            curves.append(
+                Curve(run["name"], teacher, steps, learning, run["step"], explained, cosine)
+            )
+    return curves
+
+
+def _seen(curve: Curve) -> int:
+    """Looks within the first fifth."""
+    return sum(step <= FIRST_PART * curve.steps for step in curve.step)
+
+
+def foretell(curve: Curve, rate: float) -> float:
+    """What alumnus.training.forecast says after the first fifth."""
+    n = _seen(curve)
+    left = math.log(curve.learning[-1] / curve.learning[n - 1])
+    return forecast(curve.explained[:n], curve.cosine[:n], left=left, rate=rate)
+
+
+def fit_rate(curves: list[Curve]) -> float:
+    """The coefficient of the forecast with the least squared error of the exponent."""
+    products, squares = 0.0, 0.0
+    for curve in curves:
+        n = _seen(curve)
+        left = math.log(curve.learning[-1] / curve.learning[n - 1])
+        cosine = max(curve.cosine[n - 1], 0.0) ** 2
+        unexplained = (1 - curve.explained[-1]) / (1 - max(curve.explained[:n]))
+        products += -math.log(unexplained) / left * cosine
+        squares += cosine**2
+    return products / squares
+
+
+def forecasts(curves: list[Curve]) -> dict[str, list[float]]:
+    """Forecasts of every curve's end by each way of making one; ours without that run."""
+
+    def line(curve: Curve, x: list[float]) -> float:
+        n = _seen(curve)
+        slope, start = np.polyfit(x[:n], curve.explained[:n], 1)
+        return float(slope * x[-1] + start)
+
+    def others(curve: Curve) -> list[Curve]:
+        return [other for other in curves if other.run != curve.run]
+
+    return {
+        "power law in the learning done": [foretell(c, fit_rate(others(c))) for c in curves],
+        "last value": [c.explained[_seen(c) - 1] for c in curves],
+        "line in steps": [line(c, [float(step) for step in c.step]) for c in curves],
+        "line in the learning done": [line(c, c.learning) for c in curves],
+        "mean end of the other runs": [
+            float(np.mean([other.explained[-1] for other in others(c)])) for c in curves
+        ],
+    }
+
+
+def correlation(a: list[float], b: list[float]) -> float:
+    """Spearman's: do they rank alike?"""
+    return float(spearmanr(a, b).statistic)
+
+
+def write_report(runs_folder: Path, out: Path) -> None:
+    """forecast.json, forecast.png and the tables of forecast.md on stdout."""
+    runs = read_runs(runs_folder)
+    curves = curves_of(runs)
+    ends = np.array([curve.explained[-1] for curve in curves])
+    made = forecasts(curves)
+    held = [i for i, curve in enumerate(curves) if curve.run not in FIRST_SEEN]
+    print(f"{len(runs)} runs, {len(curves)} curves, coefficient {fit_rate(curves):.2f}\n")
+    print("| forecast after a fifth | mean error | 4 of 5 below | largest | unseen runs: mean |")
+    print("|---|--:|--:|--:|--:|")
+    for name, values in made.items():
+        error = np.abs(np.array(values) - ends)
+        cells = (error.mean(), np.quantile(error, 0.8), error.max(), error[held].mean())
+        print(f"| {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
+    frozen = np.abs(np.array([foretell(curves[i], RATE) for i in held]) - ends[held])
+    print(f"\nas shipped (coefficient {RATE}), on the unseen runs: mean error {frozen.mean():.3f}")
+    _print_runs(curves, made["power law in the learning done"])
+    _print_knn(runs)
+    _print_stopping(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(run) for run in runs)
+    (out / "forecast.json").write_text(f"[\n{lines}\n]\n")
+    draw(runs, curves, made, out / "forecast.png")
+
+
+def _print_runs(curves: list[Curve], told: list[float]) -> None:
+    print("\n| run | teacher | steps | after a fifth | forecast | end |\n|---|---|--:|--:|--:|--:|")
+    for curve, value in zip(curves, told, strict=True):
+        now = curve.explained[_seen(curve) - 1]
+        print(
+            f"| {curve.run} | {curve.teacher} | {curve.steps} | {now:.3f} | {value:.3f} "
+            f"| {curve.explained[-1]:.3f} |"
+        )
+
+
+WATCHED = ("explained_variance", "cosine", "effective_rank")
+
+
+def _print_knn(runs: list[dict[str, Any]]) -> None:
+    """Rank correlation with k-NN within each run, and over the ends of runs."""
+    measured = [run for run in runs if "knn/student" in run["signals"]]
+    print(f"\n| run | {' | '.join(WATCHED)} | k-NN at the end |\n|---|--:|--:|--:|--:|")
+    for run in measured:
+        knn = run["signals"]["knn/student"]
+        cells = [f"{correlation(run['signals'][name], knn):.2f}" for name in WATCHED]
+        print(f"| {run['name']} | {' | '.join(cells)} | {knn[-1]:.1f} |")
+    same = [run for run in measured if run["recipe"] == "demo"]
+    knn = [run["signals"]["knn/student"][-1] for run in same]
+    cells = [
+        f"{correlation([run['signals'][name][-1] for run in same], knn):.2f}" for name in WATCHED
+    ]
+    print(f"| ends of the {len(same)} demo runs | {' | '.join(cells)} | |")
+
+
+def _print_stopping(runs: list[dict[str, Any]]) -> None:
+    """What the stopping rule would have done: steps saved, explained variance lost."""
+    print("\n| patience | min_gain | after | runs stopped | steps saved there | lost |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    settings = [(5, 0.002, 0.5), (5, 0.002, 0.0), (3, 0.002, 0.5), (3, 0.002, 0.0)]
+    for patience, min_gain, after in settings:
+        saved, lost = [], []
+        for run in runs:
+            rule = StoppingRule(patience, min_gain, int(after * run["steps"]))
+            values = run["signals"]["explained_variance"]
+            history = list(zip(run["step"], values, strict=True))
+            stops = [i for i in range(1, len(history) + 1) if rule.stops(history[:i])]
+            if stops and stops[0] < len(history):
+                saved.append(1 - history[stops[0] - 1][0] / run["steps"])
+                lost.append(values[-1] - values[stops[0] - 1])
+        share = f"{np.mean(saved):.0%}" if saved else "-"
+        worst = f"{np.mean(lost):.3f} (at most {max(lost):.3f})" if lost else "-"
+        print(
+            f"| {patience} | {min_gain} | {after} | {len(saved)} of {len(runs)} | {share} "
+            f"| {worst} |"
+        )
+
+
+def draw(
+    runs: list[dict[str, Any]],
+    curves: list[Curve],
+    made: dict[str, list[float]],
+    path: Path,
+) -> None:
+    """Forecast against end, and the label-free signals against k-NN."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, grid = pyplot.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    axes = grid.flatten()
+    ends = [curve.explained[-1] for curve in curves]
+    photos = [curve.run.startswith("photos") for curve in curves]
+    shown = {
+        "power law in the learning done": ("C0", "o", 34),
+        "line in the learning done": ("C1", "x", 22),
+        "last value": ("0.6", "+", 26),
+    }
+    for name, (colour, marker, size) in shown.items():
+        axes[0].scatter(made[name], ends, c=colour, marker=marker, s=size, label=name, lw=1)
+    both = np.array(made["power law in the learning done"])[photos]
+    axes[0].scatter(
+        both,
+        np.array(ends)[photos],
+        s=80,
+        facecolors="none",
+        edgecolors="C0",
+        lw=0.7,
+        label="a real-photo run",
+    )
+    low, high = min(ends) - 0.02, max(ends) + 0.03
+    axes[0].plot([low, high], [low, high], c="0.4", lw=0.8)
+    axes[0].set(
+        xlim=(-0.1, high + 0.15),
+        ylim=(low, high),
+        xlabel="forecast after a fifth of the run",
+        ylabel="explained variance at the end",
+        title=f"{len(runs)} runs, a point per teacher",
+    )
+    axes[0].legend(fontsize=7, loc="lower right")
+    measured = [run for run in runs if "knn/student" in run["signals"]]
+    for axis, name in zip(axes[1:], WATCHED, strict=True):
+        for number, run in enumerate(measured):
+            axis.plot(
+                run["signals"][name],
+                run["signals"]["knn/student"],
+                ".-",
+                c=f"C{number}",
+                lw=0.8,
+                ms=4,
+                label=run["name"],
+            )
+        axis.set(
+            xlabel=name.replace("_", " "),
+            ylabel="k-NN of the student, %",
+            title="each run, look by look",
+        )
+    axes[1].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -151,6 +418,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.what == "run":
         run_all(arguments.runs, arguments.packs, arguments.only)
+    else:
+        write_report(arguments.runs, arguments.out)
 
 
 if __name__ == "__main__":

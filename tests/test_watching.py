@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,8 +24,10 @@ from alumnus.evaluation.signals import Fit, effective_rank, measure_signals
 from alumnus.standardize import Standardizers
 from alumnus.teachers import TeacherPool
 from alumnus.tokens import EncoderOutput, Tokens
+from alumnus.training.forecast import forecast, learning_left
 from alumnus.training.loop import Evaluation, Interval, Trainer
 from alumnus.training.plateau import StoppingRule
+from alumnus.training.schedules import cosine_schedule
 from alumnus.watching import format_signals
 from image_files import write_folder
 from tiny_teachers import PatchMean, patch_mean_teacher
@@ -425,3 +428,56 @@ def test_without_held_out_images_nothing_is_watched_and_no_rule_can_stop(images:
         api.distill(config_of(images, *words, "train.stop={}"))
     result = api.distill(config_of(images, *words))
     assert not any(MEAN in record for record in records_of(result.folder))
+
+
+# --- the forecast
+
+
+def curve(learning: np.ndarray[Any, Any], *, rate: float, cosine: float) -> Any:
+    """Explained variance that follows the law exactly, from 0.1 at the end of the first fifth."""
+    now = learning[len(learning) // 5 - 1]
+    return 1 - 0.9 * (learning / now) ** (-rate * cosine**2)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 10, 100])
+def test_the_forecast_knows_warm_up_and_decay(warmup_steps: int) -> None:
+    rates = cosine_schedule(3e-4, 1e-6, steps=1000, warmup_steps=warmup_steps)
+    values = curve(np.cumsum(rates) + 1e-12, rate=1.5, cosine=0.5)
+    left = learning_left(rates.tolist(), 200)
+    ended = forecast([-0.2, 0.05, values[199]], [0.1, 0.2, 0.5], left=left, rate=1.5)
+    assert ended == pytest.approx(values[-1], abs=1e-6)
+
+
+def test_the_forecast_is_at_least_the_best_so_far_and_below_one() -> None:
+    for cosine in (-0.3, 0.0, 0.4, 1.0):
+        for explained in ([-0.1], [0.3, 0.2], [0.9, 0.95]):
+            end = forecast(explained, [cosine] * len(explained), left=1.2)
+            assert max(explained) - 1e-12 <= end < 1
+    assert learning_left([1.0, 2.0, 1.0], 3) == 0
+    assert learning_left([1.0, 2.0, 1.0], 1) == pytest.approx(math.log(4))
+    assert learning_left([0.0, 2.0], 1) == 0  # nothing was learned yet
+    with pytest.raises(ValueError, match="needs looks"):
+        forecast([], [], left=1)
+
+
+def test_the_forecast_is_said_once_after_a_fifth_of_the_run_and_kept(images: Path) -> None:
+    words = ["optim.steps=20", "train.eval_every=2", "train.checkpoints=20"]
+    whole = api.distill(config_of(images, *words, out="whole"))
+    said = [record["step"] for record in records_of(whole.folder) if "forecast" in record]
+    assert said == [4]
+    at_fifth = next(record for record in records_of(whole.folder) if "forecast" in record)
+    assert at_fifth["forecast"] == pytest.approx(
+        (at_fifth["forecast/red"] + at_fifth["forecast/blue"]) / 2
+    )
+    log = (whole.folder / "log.txt").read_text()
+    assert log.count("forecast: explained variance at the end ") == 1
+    with pytest.raises(Killed):
+        api.distill(config_of(images, *words, out="killed"), on_interval=killed_at(3))
+    killed = api.distill(config_of(images, *words, out="killed"), resume=True)
+    again = [record for record in records_of(killed.folder) if "forecast" in record]
+    assert [record["forecast"] for record in again] == [at_fifth["forecast"]]
+
+
+def test_too_few_looks_foretell_nothing(images: Path) -> None:
+    result = api.distill(config_of(images, "optim.steps=10", "train.eval_every=3"))
+    assert not any("forecast" in record for record in records_of(result.folder))

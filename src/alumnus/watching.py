@@ -24,6 +24,7 @@ from alumnus.evaluation.suite import EvalModel, TaskSpec, evaluate
 from alumnus.hardware import choose_bf16
 from alumnus.teachers import CachedTeachers, FeatureCache, Teacher, TeacherPool
 from alumnus.training.distributed import World
+from alumnus.training.forecast import ERROR, FIRST_PART, forecast, learning_left
 from alumnus.training.loop import Evaluation
 from alumnus.training.plateau import StoppingRule
 
@@ -121,7 +122,7 @@ class Watch:
         self._cache, self._task, self._rule, self._steps = cache, task, rule, steps
         self._world = world
         self._knn_of_teachers: dict[str, float] = {}
-        self._history: list[tuple[int, float]] = []
+        self._looks: list[tuple[int, Mapping[str, float]]] = []  # steps done, signals
 
     def start(
         self,
@@ -131,7 +132,7 @@ class Watch:
     ) -> None:
         """Compute what the student is compared with, once; the run's device is the place."""
         self._run = run
-        self._history = [(r["step"], r[MEAN]) for r in records if MEAN in r]
+        self._looks = [(r["step"], r) for r in records if MEAN in r]
         self.fill_cache(run.device)
         targets: Targets = CachedTeachers(self._cache) if self._cache else self._pool
         self._held_out = HeldOut(
@@ -163,7 +164,11 @@ class Watch:
     @property
     def stopped(self) -> bool:
         """Whether the rule ended the run at the last look; the first process alone says so."""
-        return self._world.is_first and self._rule is not None and self._rule.stops(self._history)
+        return (
+            self._world.is_first
+            and self._rule is not None
+            and self._rule.stops([(step, signals[MEAN]) for step, signals in self._looks])
+        )
 
     def __call__(self, done: int) -> Evaluation:
         """What the student is worth after `done` steps, also said in the log."""
@@ -174,8 +179,9 @@ class Watch:
             row = measure.encoder_model("student", encoder, run.device)
             knn = self._knn([row], self._task) | self._knn_of_teachers
             signals |= {f"knn/{name}": value for name, value in knn.items()}
-        self._history.append((done, signals[MEAN]))
+        self._looks.append((done, signals))
         log.info("step %d/%d  held out: %s", done, self._steps, format_signals(signals))
+        signals |= self._forecast(done)
         if self.stopped and done < self._steps:
             assert self._rule is not None, "a rule stopped it"
             log.info(
@@ -186,6 +192,29 @@ class Watch:
                 self._rule.min_gain,
             )
         return Evaluation(signals, stop=self.stopped)
+
+    def _forecast(self, done: int) -> dict[str, float]:
+        """What the first fifth of the run foretells, once; nothing where it held one look only."""
+        steps = [step for step, _ in self._looks]
+        if (
+            len(steps) < 2
+            or steps[-2] >= FIRST_PART * self._steps
+            or done < FIRST_PART * self._steps
+        ):
+            return {}
+        left = learning_left([self._run.rate(step) for step in range(self._steps)], done)
+        ends: dict[str, float] = {}
+        for name in self._run.teacher_names:
+            explained = [signals[f"{MEAN}/{name}"] for _, signals in self._looks]
+            cosines = [signals[f"cosine/{name}"] for _, signals in self._looks]
+            ends[name] = forecast(explained, cosines, left=left)
+        mean = sum(ends.values()) / len(ends)
+        log.info(
+            "forecast: explained variance at the end %s, each ± %.2f",
+            _with_others("", mean, ends, 2).strip(),
+            ERROR,
+        )
+        return {"forecast": mean, **{f"forecast/{name}": end for name, end in ends.items()}}
 
     def _knn(self, rows: Sequence[EvalModel], task: TaskSpec) -> dict[str, float]:
         batch_size, device = self._config.evaluate.batch_size, self._run.device
