@@ -72,6 +72,18 @@ def test_where_keeps_the_rows_with_these_values(place: Path) -> None:
     assert source.name == "all-people-2001"
 
 
+def test_a_column_split_is_the_split_of_the_spec(place: Path) -> None:
+    (place / "all.csv").write_text("path,split\nb/1.jpg,train\na/0.jpg,test\na/2.jpg,train\n")
+    for source in (
+        open_source(f"{place / 'all.csv'}:train"),
+        open_source(place / "all.csv", split="train"),
+    ):
+        assert [source.identity(i) for i in range(len(source))] == ["b/1.jpg", "a/2.jpg"]
+        assert source.name == "all"
+    with pytest.raises(ValueError, match="did you mean 'train'"):
+        open_source(f"{place / 'all.csv'}:trian")
+
+
 def test_parquet_is_read_like_csv(place: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     from pyarrow import parquet
@@ -115,7 +127,7 @@ def test_a_listed_file_that_is_missing_is_a_broken_image(place: Path) -> None:
         ("w.csv", "path,k\nb/1.jpg,ant\n", {"where": {"k": "aunt"}}, "did you mean 'ant'?"),
         ("w.csv", "path,k\nb/1.jpg,ant\n", {"where": {"q": "ant"}}, "expected one of k, path"),
         ("l.txt", "b/1.jpg\tdog\na/0.jpg\n", {}, "row 2 of the list"),
-        ("s.txt", "b/1.jpg\n", {"split": "train"}, "has no split 'train': select with where"),
+        ("s.txt", "b/1.jpg\n", {"split": "train"}, "has no column split, so no split 'train'"),
     ],
 )
 def test_mistakes_are_answered_in_one_sentence(

@@ -348,6 +348,7 @@ def test_a_lost_connection_is_tried_again_and_then_a_broken_image(
         ("memory://bucket", "should name tar shards and end in .tar, e.g. s3://"),
         ("memory://bucket/a.tar.gz", "is compressed, so no part can be read alone"),
         ("memroy://bucket/a.tar", "'memroy://bucket/a.tar' cannot be read"),
+        ("memory://bucket/train-001.tar:train", "have no split 'train': name those of one split"),
         ("memory://bucket/a-{5..2}.tar", "the range {5..2}"),
         ("nowhere/a-{1..2}.tar", "'nowhere/a-1.tar' is missing"),
     ],

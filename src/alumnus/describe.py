@@ -100,7 +100,10 @@ def _datasets() -> tuple[Row, list[Row]]:
     rows: list[Row] = [
         ("FOLDER", "all images below it; class folders give labels"),
         ("FOLDER:SPLIT", "its subfolder, or the split of a pack"),
+        ("LIST.txt, .csv, .tsv, .parquet", "the images it names, with labels (docs/data.md)"),
         ("PACK", "a folder with index.json and tar shards (WebDataset layout)"),
+        ("shards-{000..099}.tar, *.tar", "tar shards, also s3://, gs://, https://"),
+        ("hf:ORG/NAME:SPLIT, hf:FOLDER", "a data set of Hugging Face"),
         ("miniworld:objects", "procedural images with class, mask and depth, rendered here"),
         ("miniworld:objects:test", "its test split"),
         ("ANY[:N]", "the first N images of any of these"),

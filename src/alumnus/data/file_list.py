@@ -28,7 +28,8 @@ class FileListSource:
     The path is in the column `columns["image"]` (default: path, image, file, ...), the label in
     `columns["label"]` (default: label, class, cls, target; none is fine). Labels that are whole
     numbers stay these numbers, others are numbered in sorted order. `where` keeps the rows whose
-    columns have these values. A row costs its path and 12 bytes of memory.
+    columns have these values, `split` those with that word in a column "split". A row costs its
+    path and 12 bytes of memory.
 
     ValueError, one sentence, for a list that cannot be understood or names no file that is there.
     """
@@ -37,6 +38,7 @@ class FileListSource:
         self,
         path: Path,
         *,
+        split: str | None = None,
         columns: Columns | None = None,
         where: Mapping[str, str] | None = None,
         name: str,
@@ -48,6 +50,10 @@ class FileListSource:
         header = _header(path, what)
         image = choose_column("image", header, columns, where=what)
         label = choose_column("label", header, columns, where=what)
+        if split is not None:
+            if "split" not in header:
+                raise ValueError(f"{what} has no column split, so no split {split!r}")
+            where = {"split": split, **(where or {})}
         if image is None:
             raise ValueError(
                 f"{what} has no column of paths, only {', '.join(header)}: name it with "

@@ -18,6 +18,7 @@ from alumnus.spelling import unknown
 
 __all__ = ["open_source"]
 
+FILE_ENDINGS = (*LIST_SUFFIXES, ".tar", ".tar.gz")
 MINIWORLDS = ("objects",)
 MINIWORLD_SPLITS = ("train", "test")
 
@@ -72,13 +73,23 @@ def open_source(
             domain=domain,
             generic=generic,
         )
+    if named := re.fullmatch(
+        rf"(.+({'|'.join(map(re.escape, FILE_ENDINGS))})):([^:/]+)", str(spec)
+    ):
+        if split not in (None, named[3]):
+            raise ValueError(f"{spec!r} names the split {named[3]!r}, but split is {split!r}")
+        spec, split = named[1], named[3]
     path = Path(spec).expanduser()
     if path.suffix in LIST_SUFFIXES and path.is_file():
-        if split is not None:
-            raise ValueError(f"the list {str(path)!r} has no split {split!r}: select with where")
         name = name or "-".join([path.stem, *(where or {}).values()])
         return FileListSource(
-            path, columns=columns, where=where, name=name, domain=domain, generic=generic
+            path,
+            split=split,
+            columns=columns,
+            where=where,
+            name=name,
+            domain=domain,
+            generic=generic,
         )
     if is_shards(str(spec)) and not path.is_dir():
         return _open_shards(
