@@ -12,6 +12,7 @@ from alumnus import api, auto, costs
 from alumnus.auto import Load, choose_batch, choose_epochs
 from alumnus.config import RunConfig, load_config
 from alumnus.encoders import EncoderSpec
+from alumnus.hardware import own_device
 from alumnus.projectors import ProjectorSpec
 from alumnus.student import Student, StudentSpec, build_student
 from alumnus.training.schedules import peak_rate
@@ -113,6 +114,21 @@ def test_counting_changes_neither_student_nor_random_numbers() -> None:
     costs.activation_bytes(student, side_px=32, channels=3, device=torch.device("cpu"), bf16=False)
     assert not student.training
     assert all(torch.equal(before[name], t) for name, t in student.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("device", "local_rank", "own"),
+    [
+        ("cuda", "3", "cuda:3"),
+        ("cuda", None, "cuda"),
+        ("cuda:1", "3", "cuda:1"),
+        ("cpu", "3", "cpu"),
+    ],
+)
+def test_each_process_of_torchrun_has_an_accelerator_of_its_own(
+    device: str, local_rank: str | None, own: str
+) -> None:
+    assert own_device(torch.device(device), local_rank) == torch.device(own)
 
 
 def settled(config: RunConfig, *, images: int = 1000) -> tuple[RunConfig, list[auto.Choice]]:

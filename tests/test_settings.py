@@ -1,5 +1,6 @@
 """The page of settings is that of the configuration, and every setting says what it is."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_kinds_are_words() -> None:
     assert kinds["optim.epochs"] == "number, `auto` or null"
     assert kinds["cache.dtype"] == "`bf16` or `int8`"
     assert kinds["optim.betas"] == "list of number"
+
+
+@pytest.mark.parametrize("name", ["torchrun.sh", "slurm.sbatch"])
+def test_the_examples_are_shell_that_starts_this_package(name: str) -> None:
+    script = PAGE.parents[1] / "examples" / name
+    subprocess.run(["bash", "-n", script], check=True)
+    assert "-m alumnus distill" in script.read_text()
 
 
 def test_a_page_without_the_mark_is_refused() -> None:

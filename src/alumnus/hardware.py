@@ -5,24 +5,48 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["choose_bf16", "choose_device", "choose_workers", "core_count", "memory_bytes"]
+__all__ = [
+    "choose_bf16",
+    "choose_device",
+    "choose_workers",
+    "core_count",
+    "memory_bytes",
+    "own_device",
+]
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device; `auto` is the accelerator where there is one. ValueError if it is not there."""
+    """The device; `auto` is the accelerator where there is one. ValueError if it is not there.
+
+    Under torchrun each process has the accelerator of its number on the machine, unless another
+    one is named.
+    """
     if wanted == "auto":
         found = (
             torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         )
-        return found or torch.device("cpu")
+        if found is None:
+            return torch.device("cpu")
+        wanted = found.type
     try:
-        device = torch.device(wanted)
+        device = own_device(torch.device(wanted), os.environ.get("LOCAL_RANK"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"train.device {wanted!r} is not there: {str(error).splitlines()[0]}"
         ) from error
     return device
+
+
+def own_device(device: torch.device, local_rank: str | None) -> torch.device:
+    """The accelerator of this process; a CPU, a numbered one or a lone process's stay.
+
+    >>> own_device(torch.device("cuda"), "3")
+    device(type='cuda', index=3)
+    """
+    if local_rank is None or device.type == "cpu" or ":" in str(device):
+        return device
+    return torch.device(device.type, int(local_rank))
 
 
 def choose_bf16(wanted: str, device: torch.device) -> bool:

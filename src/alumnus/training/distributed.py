@@ -85,6 +85,8 @@ def join_world(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
+    if device.index is not None:  # collectives use the current one
+        torch.accelerator.set_device_index(device.index)
     backend = "cpu:gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
     world = World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
