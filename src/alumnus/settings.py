@@ -64,8 +64,9 @@ def _settings(section: type[Section], prefix: str) -> Iterator[tuple[str, Settin
         many = MANY.get(get_origin(field.annotation), "")
         if within is None:
             yield about, _setting(prefix + name, field)
-        elif many:  # a group of groups, such as sources
-            kind = f"groups of settings: `{prefix}{name}{many}.KEY`"
+        elif many or NoneType in get_args(field.annotation):
+            kind = "groups" if many else "null or a group"
+            kind = f"{kind} of settings: `{prefix}{name}{many}.KEY`"
             yield about, _setting(prefix + name, field)._replace(kind=kind)
         if within is not None and within not in [known for known, _ in inner]:
             inner.append((within, f"{prefix}{name}{many}."))
