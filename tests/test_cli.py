@@ -199,6 +199,16 @@ def test_cached_features_are_used_by_the_run(run: Run, place: Path) -> None:
     assert files(folder) == kept
 
 
+def test_plan_prints_every_part_and_makes_no_run(run: Run, place: Path) -> None:
+    said = run("plan", "toy.yaml", "data.train=photos", "optim.batch_size=auto", "--no-measure")
+    assert said.code == 0
+    for word in ("encoder", "projector", "teacher", "GFLOPs", "memory", "disk", "licences"):
+        assert word in said.out
+    assert "optim.batch_size 8: 22 images" in said.out
+    assert all(line == line.rstrip() for line in said.out.splitlines())
+    assert not (place / "run").exists()
+
+
 @pytest.mark.parametrize("what", sorted(LISTS))
 def test_lists_are_tables(run: Run, what: str) -> None:
     said = run("list", what)

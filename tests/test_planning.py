@@ -1,13 +1,12 @@
 """`alumnus plan`: its numbers are those of the run, and it leaves nothing behind."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import toys
-from alumnus import api, cli, costs, planning
+from alumnus import api, costs, planning
 from alumnus.distill import Distillation
 from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.runs import load
@@ -108,18 +107,3 @@ def test_the_student_inherits_what_its_teachers_state_and_unclear_is_an_answer()
     assert "b restrict use" in mixed[3]
     assert "unclear" in mixed[4]
     assert "c" in mixed[4]
-
-
-def test_the_command_prints_every_part(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["plan", "toy.yaml", "data.train=photos", "optim.batch_size=auto", "--no-measure"]
-    monkeypatch.setattr(sys, "argv", ["alumnus", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    out = capsys.readouterr().out
-    for word in ("encoder", "projector", "teacher", "GFLOPs", "memory", "disk", "licences"):
-        assert word in out
-    assert "optim.batch_size 8: 22 images" in out
-    assert all(line == line.rstrip() for line in out.splitlines())
