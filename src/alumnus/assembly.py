@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_all_start_methods, get_start_method
 from pathlib import Path
 
 import torch
@@ -18,14 +19,16 @@ from alumnus.data import (
     BadImage,
     Batch,
     Mixture,
+    Resident,
     Source,
     hold_out,
     make_loader,
     open_source,
+    resident_bytes,
 )
 from alumnus.distill import Balance, Distillation, Ranks, Targets
 from alumnus.encoders import Encoder, EncoderSpec, grid_side, resize_pos_embed
-from alumnus.hardware import choose_bf16, choose_workers
+from alumnus.hardware import choose_bf16, choose_workers, memory_bytes
 from alumnus.losses import distill_losses
 from alumnus.projectors import ProjectorSpec
 from alumnus.randomness import derive_seed
@@ -72,6 +75,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 ALONE = World()
+RESIDENT_SHORT = 4  # times the image size: a crop of 8% of the area still has its pixels
+RESIDENT_PASSES = 3  # from which on decoding once pays
+RESIDENT_SHARE: dict[bool | str, float] = {"auto": 0.15, True: 0.6}  # of the memory
 
 
 @dataclass(frozen=True)
@@ -112,11 +118,15 @@ def open_sources(config: RunConfig, teacher_domains: list[str]) -> Sources:
     return Sources(train, held_out)
 
 
-def lay_out(config: RunConfig, sources: Sources) -> Images:
-    """The sources in the order of the run; its batch is settled."""
+def lay_out(config: RunConfig, sources: Sources, *, processes: int = 1) -> Images:
+    """The sources in the order of the run; its batch is settled.
+
+    Small sets are decoded here, once for the run; `processes` share the machine's memory.
+    """
     named = zip(sources.train, config.data.train, strict=True)
+    train = _resident(config, sources.train, processes)
     mixture = Mixture(
-        sources.train,
+        train,
         sampling=config.data.sampling,
         temperature=config.data.temperature,
         weights={source.name: section.weight for source, section in named},
@@ -124,7 +134,46 @@ def lay_out(config: RunConfig, sources: Sources) -> Images:
         batch=config.optim.batch,
         views=config.cache.views if config.cache.enabled else None,
     )
-    return Images(sources.train, sources.held_out, mixture)
+    return Images(train, sources.held_out, mixture)
+
+
+def _resident(config: RunConfig, sources: list[Source], processes: int) -> list[Source]:
+    """The sources, or their decoded images in memory where `data.resident` says so."""
+    wanted = config.data.resident
+    count = sum(map(len, sources))
+    method = get_start_method(allow_none=True) or get_all_start_methods()[0]
+    # forked workers share the memory, others would copy it
+    worthwhile = _passes(config, count) >= RESIDENT_PASSES and method == "fork"
+    bare = config.student.in_channels in (1, 3)  # others need the sources' arrays
+    if wanted is False or (wanted == "auto" and not (worthwhile and bare)):
+        return sources
+    if not bare:
+        raise ValueError(
+            f"data.resident keeps images of 3 channels, but the student takes "
+            f"{config.student.in_channels}: set data.resident=auto"
+        )
+    short_px = RESIDENT_SHORT * max(config.data.size, config.data.teacher_size or 0)
+    needed = sum(resident_bytes(source, short_px=short_px) for source in sources)
+    memory = memory_bytes(torch.device("cpu")) // processes
+    if needed > RESIDENT_SHARE[wanted] * memory:
+        if wanted == "auto":
+            return sources
+        raise ValueError(
+            f"the decoded images take about {_gib(needed)} of {_gib(memory)} of memory a process, "
+            "too much for data.resident=true: set data.resident=auto"
+        )
+    log.info("images    %d are decoded once, about %s (data.resident)", count, _gib(needed))
+    return [Resident(source, short_px=short_px) for source in sources]
+
+
+def _passes(config: RunConfig, images: int) -> float:
+    """How often each image is read; 0 where that is not settled."""
+    optim = config.optim
+    if optim.steps is not None:
+        batch = optim.batch_size if isinstance(optim.batch_size, int) else 0
+        return optim.steps * batch * optim.accumulate / images
+    epochs = optim.epochs if isinstance(optim.epochs, float) else 0.0
+    return epochs * (optim.epoch_images or images) / images
 
 
 def load_teachers(config: RunConfig) -> dict[str, Teacher]:

@@ -132,6 +132,10 @@ class DataSection(Section):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="data processes; auto: by cores"
     )
+    resident: bool | Literal["auto"] = Field(
+        "auto",
+        description="decode once, keep in memory; auto: what is small and passed often",
+    )
 
     @field_validator("train", "val", mode="before")
     @classmethod

@@ -86,7 +86,7 @@ def prepare(config: RunConfig, device: torch.device, world: World) -> Parts:
         device=device,
         processes=world.size,
     )
-    images = assembly.lay_out(config, sources)
+    images = assembly.lay_out(config, sources, processes=world.size)
     pool = assembly.build_pool(config, teachers, student)
     features = assembly.plan_cache(config, pool, images)
     watch = plan_watch(config, images, pool, steps=assembly.run_steps(config, images), world=world)

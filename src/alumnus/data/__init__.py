@@ -10,6 +10,7 @@ from alumnus.data.loader import Loader, make_loader, sweep
 from alumnus.data.mixture import Location, Mixture, Sampling
 from alumnus.data.packs import PackSource
 from alumnus.data.pixels import Size, apply, eval_transform, eval_view
+from alumnus.data.resident import Resident, resident_bytes
 from alumnus.data.sources import open_source
 from alumnus.data.subset import Subset
 
@@ -27,6 +28,7 @@ __all__ = [
     "Location",
     "Mixture",
     "PackSource",
+    "Resident",
     "Sample",
     "Sampling",
     "Size",
@@ -40,6 +42,7 @@ __all__ = [
     "hold_out",
     "make_loader",
     "open_source",
+    "resident_bytes",
     "split_indices",
     "sweep",
 ]
