@@ -93,3 +93,19 @@ def test_the_record_is_the_same_for_any_number_of_workers(tmp_path: Path, worker
         return record.path.read_text()
 
     assert recorded(0) == recorded(workers) != ""
+
+
+def test_replacements_are_the_same_for_any_number_of_processes(tmp_path: Path) -> None:
+    source = open_source(write_folder(tmp_path / "photos", [f"{i:02d}.jpg" for i in range(20)]))
+    for i in range(0, 20, 3):
+        (tmp_path / "photos" / f"{i:02d}.jpg").write_bytes(b"no image")
+
+    def replaced(rank: int, ranks: int) -> list[BadImage]:
+        batches = make_loader(
+            Mixture([source]), UNIC, size=16, batch_size=4 // ranks, rank=rank, ranks=ranks
+        )
+        for _ in itertools.islice(batches, 8):
+            pass
+        return [bad for bad in batches.bad_images if bad.position < 32]
+
+    assert sorted(replaced(0, 2) + replaced(1, 2)) == sorted(replaced(0, 1)) != []
