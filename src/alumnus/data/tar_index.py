@@ -12,13 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from alumnus.cachedir import cache_dir, whole_file
 from alumnus.data.remote import filesystem, is_remote
 
-__all__ = ["IndexedShard", "Member", "index_shards", "index_tar", "plain_tar"]
+__all__ = ["IMAGE_FIELDS", "IndexedShard", "Member", "index_shards", "index_tar", "plain_tar"]
 
 log = logging.getLogger(__name__)
 
+IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp")  # the first of these is the image of a sample
 KEPT_FROM_BYTES = 32 << 20  # a smaller local shard is scanned again in well under a second
 BLOCK_BYTES = 4 << 20  # read ahead of a remote shard while it is scanned
 VERSION_MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
@@ -36,9 +39,12 @@ Index = dict[str, dict[str, Member]]  # by sample key and extension
 
 
 class IndexedShard(NamedTuple):
-    """Where the samples of a shard lie, and which version of the file that is."""
+    """Where the samples with an image lie in a shard, and which version of the file that is."""
 
-    samples: Index
+    keys: list[str]
+    images: "np.ndarray[tuple[int, int], np.dtype[np.int64]]"  # [n, 2]: offset and size, bytes
+    others: list[str]  # the other members, {"cls": [offset, size]} as JSON
+    samples: int  # also those without an image
     version: str
 
 
@@ -61,22 +67,36 @@ def index_shards(
 def _indexed(location: str, *, samples: int | None) -> IndexedShard:
     version, length = _version(location)
     if not is_remote(location) and length < KEPT_FROM_BYTES:
-        return IndexedShard(index_tar(location, samples=samples), version)
+        return _compact(index_tar(location, samples=samples), version)
     name = hashlib.sha256(f"{location}|{version}".encode()).hexdigest()[:32]
     kept = cache_dir("tar-index") / f"{name}.json"
     try:
-        index = {
-            key: {extension: Member(*place) for extension, place in members.items()}
-            for key, members in json.loads(kept.read_bytes()).items()
-        }
-        if samples is None or len(index) == samples:
-            return IndexedShard(index, version)
-    except (OSError, ValueError, TypeError, AttributeError):
+        record = json.loads(kept.read_bytes())
+        images = np.array(record["images"], np.int64).reshape(-1, 2)
+        found = IndexedShard(record["keys"], images, record["others"], record["samples"], version)
+        if samples in (None, found.samples):
+            return found
+    except (OSError, ValueError, TypeError, KeyError):
         pass  # not kept yet, or damaged
-    index = index_tar(location, samples=samples)
+    found = _compact(index_tar(location, samples=samples), version)
     with whole_file(kept) as file:
-        file.write(json.dumps(index, separators=(",", ":")).encode())
-    return IndexedShard(index, version)
+        record = {**found._asdict(), "images": found.images.tolist()}
+        file.write(json.dumps(record, separators=(",", ":")).encode())
+    return found
+
+
+def _compact(index: Index, version: str) -> IndexedShard:
+    keys: list[str] = []
+    images: list[Member] = []
+    others: list[str] = []
+    for key, members in index.items():
+        image = next((field for field in IMAGE_FIELDS if field in members), None)
+        if image is not None:
+            keys.append(key)
+            images.append(members.pop(image))
+            others.append(json.dumps(members, separators=(",", ":")))
+    places = np.array(images, np.int64).reshape(-1, 2)
+    return IndexedShard(keys, places, others, len(index), version)
 
 
 def index_tar(location: str | Path, *, samples: int | None = None) -> Index:
@@ -92,6 +112,7 @@ def index_tar(location: str | Path, *, samples: int | None = None) -> Index:
         _, length = _version(location)
         with _opened(location) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # else it keeps 1.5 KB for each
                 if not member.isfile():
                     continue
                 if member.offset_data + member.size > length:

@@ -16,11 +16,10 @@ from alumnus.data.decode import DECODER_ERRORS, BrokenImageError, decode_rgb
 from alumnus.data.names import Names
 from alumnus.data.remote import RemoteFiles, is_remote
 from alumnus.data.selection import chosen_rows
-from alumnus.data.tar_index import index_shards, plain_tar
+from alumnus.data.tar_index import IMAGE_FIELDS, index_shards, plain_tar
 
 __all__ = ["Shard", "TarSource"]
 
-IMAGE_FIELDS = ("jpg", "jpeg", "png", "webp")  # the first of these is the image of a sample
 HEADERS_BYTES = 1536  # of a member in a tar: header and padding, with room for a long name
 
 
@@ -60,23 +59,18 @@ class TarSource:
         self._files: tuple[int, dict[int, int]] = (-1, {})  # process, {shard: file descriptor}
         self._remote = RemoteFiles() if any(map(is_remote, self._shards)) else None
         indexed = index_shards(self._shards, [shard.samples for shard in shards])
-        self._versions = [version for _, version in indexed]
-
-        identities: list[str] = []
-        place: list[tuple[int, int, int]] = []  # shard, image offset, image size
-        extras: list[str] = []  # the other members: {"cls": [offset, size]} as JSON
-        for number, (shard, (index, _)) in enumerate(zip(shards, indexed, strict=True)):
-            for key, members in index.items():
-                image = next((f for f in IMAGE_FIELDS if f in members), None)
-                if image is None:
-                    continue
-                identities.append(f"{shard.label}/{key}")
-                place.append((number, *members[image]))
-                extras.append(json.dumps({f: m for f, m in members.items() if f != image}))
-        if not identities:
+        self._versions = [shard.version for shard in indexed]
+        counts = [len(shard.keys) for shard in indexed]
+        if not any(counts):
             raise ValueError(f"{what} has no images (looked for {', '.join(IMAGE_FIELDS)})")
-        self._identities, self._extras = Names(identities), Names(extras)
-        self._place = np.array(place, np.int64)  # [n, 3]
+        self._identities = Names(
+            f"{shard.label}/{key}"
+            for shard, found in zip(shards, indexed, strict=True)
+            for key in found.keys
+        )
+        self._extras = Names(text for found in indexed for text in found.others)
+        number = np.repeat(np.arange(len(shards)), counts)
+        self._place = np.column_stack([number, np.concatenate([s.images for s in indexed])])
         if where:
             self._select(where, what)
         self.classes = class_names if "cls" in json.loads(self._extras[0]) else None
