@@ -152,7 +152,9 @@ def _resident(config: RunConfig, sources: list[Source], processes: int) -> list[
             f"data.resident keeps images of 3 channels, but the student takes "
             f"{config.student.in_channels}: set data.resident=auto"
         )
-    short_px = RESIDENT_SHORT * max(config.data.size, config.data.teacher_size or 0)
+    # auto changes no pixel: neither a resumed run nor a feature cache depends on what it chose
+    bound = RESIDENT_SHORT * max(config.data.size, config.data.teacher_size or 0)
+    short_px = bound if wanted is True else None
     needed = sum(resident_bytes(source, short_px=short_px) for source in sources)
     memory = memory_bytes(torch.device("cpu")) // processes
     if needed > RESIDENT_SHARE[wanted] * memory:

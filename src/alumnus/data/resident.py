@@ -19,11 +19,11 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]  # [H, W, 3]
 class Resident:
     """The images of a source, decoded at once; without its other fields.
 
-    An image whose short side exceeds `short_px` is kept at that (bicubic): one resize more than
-    from the file. All others are equal to the bit. A broken image stays a BrokenImageError.
+    An image whose short side exceeds `short_px`, where given, is kept at that (bicubic): one
+    resize more than from the file. All others are equal to the bit. A broken image stays a BrokenImageError.
     """
 
-    def __init__(self, source: Source, *, short_px: int) -> None:
+    def __init__(self, source: Source, *, short_px: int | None) -> None:
         self.name, self.domain, self.generic = source.name, source.domain, source.generic
         self.classes = source.classes
         self._source = source  # for identities
@@ -48,7 +48,7 @@ class Resident:
         return sum(kept.nbytes for kept in self._kept if not isinstance(kept, BrokenImageError))
 
 
-def resident_bytes(source: Source, *, short_px: int) -> int:
+def resident_bytes(source: Source, *, short_px: int | None) -> int:
     """What keeping a source would take, from some of its images."""
     chosen = np.linspace(0, len(source) - 1, min(PROBED, len(source)), dtype=int)
     probed = [_decoded(source, int(i), short_px) for i in chosen]
@@ -56,13 +56,12 @@ def resident_bytes(source: Source, *, short_px: int) -> int:
     return int(np.mean(sizes) * len(source)) if sizes else 0
 
 
-def _decoded(source: Source, index: int, short_px: int) -> Pixels | BrokenImageError:
+def _decoded(source: Source, index: int, short_px: int | None) -> Pixels | BrokenImageError:
     try:
         image = source.read(index).image
     except BrokenImageError as error:
         return error.with_traceback(None)  # which would keep the file's bytes
-    shrink = short_px / min(image.size)
-    if shrink < 1:
+    if short_px is not None and (shrink := short_px / min(image.size)) < 1:
         width, height = (max(1, round(side * shrink)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)
