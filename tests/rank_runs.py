@@ -6,6 +6,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from alumnus.distill import Distillation
 from alumnus.teachers import TeacherPool
 from alumnus.training.checkpoint import Checkpoints
 from alumnus.training.distributed import World, join_world
-from alumnus.training.loop import Interval, Trainer
+from alumnus.training.loop import Interval, NonFiniteError, Trainer
 from alumnus.training.sharding import whole
 
 
@@ -35,6 +36,7 @@ class Case:
     steps: int = 20
     of: int = 20  # steps of the whole run, which the schedules follow
     double: bool = True
+    poison: int | None = None  # step in which one image is not finite
     checkpoints: str | None = None  # folder; a checkpoint that is there is taken up
 
 
@@ -75,6 +77,9 @@ def run_case(case: Case, world: World) -> None:
         ):
             positions.append(batch.position.tolist())
             pictures = batch.images.to(dtype)
+            if case.poison is not None:
+                bad = batch.position == case.poison * config.optim.batch * config.optim.accumulate
+                pictures[bad] = float("nan")
             yield batch._replace(images=pictures, teacher_images=pictures)
 
     losses: list[object] = []
@@ -92,14 +97,15 @@ def run_case(case: Case, world: World) -> None:
         batch_size=config.optim.batch_size,
         accumulate=config.optim.accumulate,
         seed=config.train.seed,
-        log_every=1,
+        log_every=1 if case.poison is None else case.steps,
         checkpoints=checkpoints,
         world=world,
         on_log=note,
     )
     if case.checkpoints:
         trainer.resume()
-    trainer.run()
+    with nullcontext() if case.poison is None else suppress(NonFiniteError):
+        trainer.run()
     state = {name: tensor.contiguous() for name, tensor in state_of(run).items()}
     folder = Path(case.folder)
     if world.is_first:

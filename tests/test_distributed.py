@@ -94,6 +94,10 @@ def trained(place: Path) -> Path:
             place, f"half-{parallel}", *words, steps=10, checkpoints=str(stored / parallel)
         )
         by_ranks[2].append(half)
+    for parallel in ("ddp", "fsdp2"):
+        words = [f"train.parallel={parallel}", *KINDS["uncertainty"]]
+        before = case_of(place, f"before-{parallel}", *words, steps=3)
+        by_ranks[2] += [before, replace(before, name=f"bad-{parallel}", steps=6, poison=3)]
     torchrun(2, by_ranks[2], place)
     for parallel in ("ddp", "fsdp2"):
         words = [f"train.parallel={parallel}", *KINDS["released"]]
@@ -147,6 +151,11 @@ def test_a_run_goes_on_with_another_number_of_processes(
 ) -> None:
     # two processes wrote the checkpoint after half of the steps; four, and one, went on from it
     assert differ(trained, f"{name}-{parallel}", "released-alone-True") < 1e-9
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_a_bad_image_in_one_process_stops_the_weights_of_all(trained: Path, parallel: str) -> None:
+    assert differ(trained, f"bad-{parallel}", f"before-{parallel}") == 0
 
 
 def test_a_sharded_checkpoint_has_a_file_from_each_process_and_no_pickle(trained: Path) -> None:

@@ -3,6 +3,7 @@
 Without torchrun there is one process, and everything here is the identity.
 """
 
+import gc
 import os
 import re
 import warnings
@@ -92,6 +93,8 @@ def join_world(device: torch.device) -> Iterator[World]:
     world = World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     try:
         yield world
+        gc.collect()  # what communicates goes before the group does
+        dist.barrier()  # and no process leaves while another one still listens to it
     except RuntimeError as error:
         if re.search("connection|peer|gloo|nccl", str(error), re.IGNORECASE) and not isinstance(
             error, PeerError
