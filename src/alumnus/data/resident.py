@@ -20,7 +20,8 @@ class Resident:
     """The images of a source, decoded at once; without its other fields.
 
     An image whose short side exceeds `short_px`, where given, is kept at that (bicubic): one
-    resize more than from the file. All others are equal to the bit. A broken image stays a BrokenImageError.
+    resize more than from the file. All others are equal to the bit. A broken image stays a
+    BrokenImageError.
     """
 
     def __init__(self, source: Source, *, short_px: int | None) -> None:
