@@ -83,6 +83,7 @@ def test_effective_rank_by_hand() -> None:
     assert effective_rank(three_to_one + 5) == pytest.approx(expected)
     assert effective_rank(torch.ones(7, 3) / 3) == 0
     assert effective_rank(torch.ones(1, 3)) == 0
+    assert math.isnan(effective_rank(torch.tensor([[1.0, math.nan], [0.0, 1.0]])))
 
 
 def test_effective_rank_is_that_of_the_shape_not_of_scale_place_or_axes() -> None:

@@ -66,12 +66,14 @@ def effective_rank(features: Tensor) -> float:  # [n, D]
 
         exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j,  s the singular values
 
-    0 where all features are equal.
+    0 where all features are equal, NaN where one is not finite.
 
     Source: Roy and Vetterli, "The effective rank" (EUSIPCO 2007), section 2.
     Differs from it: the features are centred, or their mean would count as a direction.
     """
     features = features.detach().cpu().double()
+    if not features.isfinite().all():  # the decomposition would raise
+        return math.nan
     values = torch.linalg.svdvals(features - features.mean(dim=0))
     if values.sum() <= 1e-12 * features.abs().max().clamp_min(1e-300):
         return 0.0
