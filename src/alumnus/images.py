@@ -1,6 +1,7 @@
 """Image statistics: batches travel ImageNet-normalised, each model re-normalises for itself."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,5 +35,11 @@ def _pixels(images: Tensor) -> Tensor:
     return images * _channels(IMAGENET_STD, images) + _channels(IMAGENET_MEAN, images)
 
 
-def _channels(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:  # [C, 1, 1]
+    return _constant(tuple(values), like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, since bringing numbers to a device makes the host wait for it."""
+    return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
