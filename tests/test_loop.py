@@ -315,7 +315,7 @@ def test_a_run_whose_optional_teacher_came_back_is_not_resumed_with_it(
         return load_teacher(model, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(assembly, "load_teacher", away)
+        patch.setattr(assembly.teachers, "load_teacher", away)
         api.distill(config)
     with pytest.raises(ValueError, match="of another student or other teachers"):
         api.distill(config, resume=True)

@@ -15,6 +15,7 @@ from torch import nn
 from alumnus import costs
 from alumnus.config import RunConfig
 from alumnus.hardware import choose_bf16, choose_workers, core_count, memory_bytes
+from alumnus.spelling import size_text
 
 __all__ = ["AUTO", "Choice", "as_before", "choose_batch", "choose_epochs", "settle"]
 
@@ -131,9 +132,8 @@ def choose_batch(
     fits = max(room // max(load.per_image, 1), 2)
     if fits < most:
         most = fits
-        why = (
-            f"an image takes {_size(load.per_image)} of activations, {_size(max(room, 0))} are free"
-        )
+        free = size_text(max(room, 0))
+        why = f"an image takes {size_text(load.per_image)} of activations, {free} are free"
     if (enough := max(images // STEPS_PER_PASS // processes, 8)) < most:
         most = enough
         why = f"{images:,} images then make at least {STEPS_PER_PASS} steps a pass"
@@ -196,9 +196,3 @@ def _power_below(number: float) -> int:
 
 def _power_above(number: float) -> int:
     return 1 << math.ceil(math.log2(max(number, 1)))
-
-
-def _size(size_bytes: int) -> str:
-    return (
-        f"{size_bytes / 2**20:.1f} MiB" if size_bytes < 2**30 else f"{size_bytes / 2**30:.1f} GiB"
-    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alumnus.auto import Choice
+from alumnus.spelling import size_text
 
 __all__ = ["Disk", "Memory", "Part", "Plan", "Time"]
 
@@ -117,24 +118,26 @@ def _length_rows(plan: Plan) -> list[Row]:
 
 
 def _memory_rows(memory: Memory) -> list[Row]:
-    peak = "" if memory.peak is None else f"{_size(memory.peak)} at most while measuring"
+    peak = "" if memory.peak is None else f"{size_text(memory.peak)} at most while measuring"
     return _labelled(
         "memory",
-        f"{_size(memory.total)} a process, counted:",
-        f"weights {_size(memory.weights)}, gradients {_size(memory.gradients)}, "
-        f"optimiser {_size(memory.optimizer)}, activations {_size(memory.activations)}, "
-        f"teachers {_size(memory.teachers)}",
+        f"{size_text(memory.total)} a process, counted:",
+        f"weights {size_text(memory.weights)}, gradients {size_text(memory.gradients)}, "
+        f"optimiser {size_text(memory.optimizer)}, activations {size_text(memory.activations)}, "
+        f"teachers {size_text(memory.teachers)}",
         peak,
     )
 
 
 def _disk_rows(disk: Disk) -> list[Row]:
-    cache = f"feature cache {_size(disk.cache)}, of which {_size(disk.cache_missing)} missing"
+    cache = (
+        f"feature cache {size_text(disk.cache)}, of which {size_text(disk.cache_missing)} missing"
+    )
     return _labelled(
         "disk",
-        f"checkpoints {_size(disk.checkpoints)}, encoder and student {_size(disk.models)}",
+        f"checkpoints {size_text(disk.checkpoints)}, encoder and student {size_text(disk.models)}",
         cache if disk.cache else "",
-        f"{_size(disk.free)} free where the run is written",
+        f"{size_text(disk.free)} free where the run is written",
     )
 
 
@@ -165,13 +168,6 @@ def _aligned(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     return "\n".join(line.rstrip() for line in cells)
-
-
-def _size(size_bytes: int) -> str:
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
-        if size_bytes >= scale:
-            return f"{size_bytes / scale:.1f} {unit}"
-    return f"{size_bytes / 1024:.0f} KiB"
 
 
 def _duration(seconds: float) -> str:

@@ -23,14 +23,13 @@ from alumnus.evaluation.signals import BareEncoder, measure_signals
 from alumnus.evaluation.suite import EvalModel, TaskSpec, evaluate
 from alumnus.hardware import choose_bf16
 from alumnus.teachers import CachedTeachers, FeatureCache, Teacher, TeacherPool
-from alumnus.training.distributed import World
+from alumnus.training.distributed import ALONE, World
 from alumnus.training.forecast import ERROR, FIRST_PART, forecast, learning_left
 from alumnus.training.loop import Evaluation
 from alumnus.training.plateau import StoppingRule
 
 __all__ = ["Watch", "format_signals", "plan_watch"]
 
-ALONE = World()
 
 log = logging.getLogger(__name__)
 

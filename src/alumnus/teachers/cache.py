@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alumnus.cachedir import cache_dir
 from alumnus.data import AugmentConfig, BrokenImageError, Size, Source, sweep
+from alumnus.spelling import size_text
 from alumnus.teachers.base import Teacher
 from alumnus.teachers.cache_store import FeatureStore, Layout, StoreDtype
 from alumnus.teachers.pool import TeacherPool
@@ -110,9 +111,9 @@ class FeatureCache:
         usable = max(0, usage.free - int(KEPT_FREE * usage.total))
         if self.missing_bytes > usable:
             raise ValueError(
-                f"the feature cache needs {_gib(self.missing_bytes)} more in {self.folder}, but "
-                f"only {_gib(usable)} may be used there ({KEPT_FREE:.0%} of the disk stay free); "
-                "take fewer views, fewer images or int8, or another folder"
+                f"the feature cache needs {size_text(self.missing_bytes)} more in {self.folder}, "
+                f"but only {size_text(usable)} may be used there ({KEPT_FREE:.0%} of the disk stay "
+                "free); take fewer views, fewer images or int8, or another folder"
             )
 
     def build(
@@ -242,7 +243,3 @@ def _to(tokens: Tokens, device: Any) -> Tokens:
 
 def _pair(size: Size) -> Grid:
     return (size, size) if isinstance(size, int) else size
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB"

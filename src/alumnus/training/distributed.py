@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Parallel", "PeerError", "World", "join_world", "shard", "spread"]
+__all__ = ["ALONE", "Parallel", "PeerError", "World", "join_world", "shard", "spread"]
 
 Parallel = Literal["ddp", "fsdp2"]
 T = TypeVar("T")
@@ -77,6 +77,9 @@ class World:
         if self.any(error is not None):
             raise error or PeerError(f"process {self.rank} ends because another one has failed")
         return result  # type: ignore[return-value]  # there was no error
+
+
+ALONE = World()
 
 
 @contextmanager
