@@ -434,7 +434,7 @@ def test_what_would_fail_after_loading_is_found_before(
     def loads(*_: Any, **__: Any) -> Any:
         raise ValueError("a teacher is loaded")
 
-    monkeypatch.setattr("alumnus.assembly.load_teacher", loads)
+    monkeypatch.setattr("alumnus.assembly.teachers.load_teacher", loads)
     said = distil(run, "balance.sharing=own", *words)
     lines = said.err.splitlines()
     assert said.code == 2

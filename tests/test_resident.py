@@ -128,7 +128,7 @@ def test_short_run_reads_files(place: Path, caplog: pytest.LogCaptureFixture) ->
 def test_set_that_does_not_fit_is_refused_where_it_was_asked_for(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alumnus.assembly.memory_bytes", lambda _: 10_000)
+    monkeypatch.setattr("alumnus.assembly.images.memory_bytes", lambda _: 10_000)
     with pytest.raises(ValueError, match="too much for data"):
         distil("run", "data.resident=true")
     distil("run")  # auto reads files
