@@ -1,4 +1,4 @@
-"""One run in five ways: alone, stopped and resumed, and in two processes, whole, sharded, and stopped.
+"""One run in five ways: alone; stopped and resumed; in two processes, whole, sharded, stopped.
 
     python benchmarks/same_curves.py [--runs runs/same-curves] [--packs packs] [--out docs/results]
 
