@@ -209,6 +209,7 @@ def test_a_run_asked_to_stop_saves_its_state_says_so_and_goes_on_as_if_never_sto
     with started(images.parent, settings) as process:
         wait_for(images.parent, 5, process)
         process.send_signal(asked)
+        process.send_signal(asked)  # by the cluster, then by torchrun
         assert process.wait(PATIENCE_S) == 128 + asked
     said = (images.parent / "output.txt").read_text().splitlines()[-1]
     assert re.fullmatch(r"stopped on request after step \d+ of 30; .* --resume", said)

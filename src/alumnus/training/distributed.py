@@ -125,9 +125,8 @@ def spread(
     if parallel == "fsdp2":
         shard(student, units)
         return student, nullcontext
-    with warnings.catch_warnings(
-        action="ignore", category=FutureWarning
-    ):  # the new name is too new
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        # torch 2.15 has another name for broadcast_buffers, which older versions lack
         ddp = DistributedDataParallel(
             student, broadcast_buffers=False, gradient_as_bucket_view=True
         )

@@ -29,10 +29,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Take note of the first signal, within the block; a second one has its usual effect.
+    """Take note of signals, within the block; a repeated one changes nothing.
 
-    Only in the main thread of this process: data workers, which inherit the handlers when they
-    are forked, end as usual.
+    Clusters send one to every process, and torchrun sends its own after it. Only in the main
+    thread of this process: data workers, which inherit the handlers when they are forked, end
+    as usual.
     """
     request, owner = StopRequest(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
@@ -40,10 +41,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
 
     def note(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
         if os.getpid() == owner:
             request.signal = signal.Signals(number)
         else:
+            signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
