@@ -167,7 +167,7 @@ def _precision(bf16: bool, device: torch.device) -> Choice:
 
 def _workers(workers: int, device: torch.device) -> Choice:
     cores = core_count()
-    share = "which also trains" if device.type == "cpu" else "beside the accelerator"
+    share = "which also train" if device.type == "cpu" else "beside the accelerator"
     return Choice("data.workers", workers, f"{cores} cores, {share}")
 
 
