@@ -1,6 +1,7 @@
 """What a data worker does: read, replace what is broken, draw, render, stack."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -131,7 +132,8 @@ class BatchReader(Dataset[Made]):
             if not good:
                 return Made(None, bad, None)
             params = self.views.draw([place for _, place, _ in good])
-            batch = self._batch(good, params)
+            with _one_thread():
+                batch = self._batch(good, params)
             if self.teach is not None:
                 batch = batch._replace(targets=self.teach(batch))
             return Made(batch, bad, None, params if self.views.split else None)
@@ -183,3 +185,17 @@ class BatchReader(Dataset[Made]):
 def _single(values: Tensor) -> Tensor:
     """Not every device has float64."""
     return values.float() if values.is_floating_point() else values
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One image is too little for several threads: at 64 px two take three times as long."""
+    threads = torch.get_num_threads()  # one in data workers; the training's where there are none
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
