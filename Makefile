@@ -38,8 +38,11 @@ format: $(READY)  ## rewrite the code in the house style
 docs: $(READY)  ## write the tables of docs/configuration.md anew
 	$(BIN)/python -m alumnus.settings docs/configuration.md
 
-bench: $(READY)  ## every benchmark script, one after the other
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+# The other scripts are experiments of docs/results: they need packs, and minutes to hours.
+BENCHMARKS := augmentation augmentation_table file_list miniworld_render precision
+
+bench: $(READY)  ## speed and memory, one script after the other (minutes)
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:  ## remove the environment and caches of tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from alumnus import assembly, auto, hub, measure, preflight
+from alumnus import assembly, hub, measure, preflight
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
 from alumnus.data import eval_transform, open_source
@@ -21,10 +21,9 @@ from alumnus.plans import Plan
 from alumnus.replaying import ReplayedStep, replay_step
 from alumnus.report.pca import pca_picture
 from alumnus.run_folder import RunFolder
-from alumnus.running import DistillResult, run_config
-from alumnus.training.distributed import join_world
+from alumnus.running import DistillResult, run_config, set_up
+from alumnus.training.distributed import ALONE, join_world
 from alumnus.training.loop import Interval
-from alumnus.watching import plan_watch
 
 __all__ = [
     "DemoResult",
@@ -115,25 +114,12 @@ def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:
     settings = {**settings, "cache": {**settings.get("cache", {}), "enabled": True}}
     config = _checked(recipe, overrides, settings, preflight.before_teachers_run)
     device = choose_device(config.train.device)
-    teachers = assembly.load_teachers(config)
-    sources = assembly.open_sources(config, [teacher.domain for teacher in teachers.values()])
-    student, _ = assembly.new_student(config, teachers)
-    config, _ = auto.settle(
-        config,
-        images=sum(map(len, sources.train)),
-        student=student,
-        teachers=teachers,
-        device=device,
-    )
-    images = assembly.lay_out(config, sources)
-    pool = assembly.build_pool(config, teachers, student)
-    features = assembly.plan_cache(config, pool, images)
-    assert features is not None, "the cache was enabled above"
-    watch = plan_watch(config, images, pool, steps=assembly.run_steps(config, images))
-    assembly.build_targets(config, pool, features, device)
-    if watch is not None:
-        watch.fill_cache(device)
-    return features.folder
+    setup = set_up(config, device, ALONE)
+    assert setup.features is not None, "the cache was enabled above"
+    assembly.build_targets(setup.config, setup.pool, setup.features, device)
+    if setup.watch is not None:
+        setup.watch.fill_cache(device)
+    return setup.features.folder
 
 
 def plan(recipe: str | Path, *overrides: str, measure: bool = True, **settings: Any) -> Plan:

@@ -32,7 +32,15 @@ from alumnus.training.sharding import whole
 from alumnus.training.stopping import stop_on_signals
 from alumnus.watching import Watch, plan_watch
 
-__all__ = ["DistillResult", "Parts", "new_trainer", "prepare", "run_config"]
+__all__ = [
+    "DistillResult",
+    "Parts",
+    "Setup",
+    "new_trainer",
+    "prepare",
+    "run_config",
+    "set_up",
+]
 
 log = logging.getLogger(__name__)
 
@@ -58,23 +66,30 @@ class DistillResult:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """All that a run is made of, before anything is written."""
+class Setup:
+    """What a run learns from and into: enough to compute teacher features."""
 
     config: RunConfig  # nothing in it is `auto` any more
     choices: Sequence[object]  # what `auto` became, and why
     teachers: dict[str, Teacher]
     images: Images
+    student: Student
     spec: StudentSpec
     pool: TeacherPool
     features: FeatureCache | None
     watch: Watch | None
+
+
+@dataclass(frozen=True)
+class Parts(Setup):
+    """All that a run is made of, before anything is written."""
+
     tasks: list[TaskSpec]
     run: Distillation
 
 
-def prepare(config: RunConfig, device: torch.device, world: World) -> Parts:
-    """Load, open and build everything; ValueError for whatever cannot work."""
+def set_up(config: RunConfig, device: torch.device, world: World) -> Setup:
+    """Load teachers, open images, settle what is `auto`; ValueError for what cannot work."""
     teachers = assembly.load_teachers(config)
     sources = assembly.open_sources(config, [teacher.domain for teacher in teachers.values()])
     student, spec = assembly.new_student(config, teachers)
@@ -90,11 +105,19 @@ def prepare(config: RunConfig, device: torch.device, world: World) -> Parts:
     pool = assembly.build_pool(config, teachers, student)
     features = assembly.plan_cache(config, pool, images)
     watch = plan_watch(config, images, pool, steps=assembly.run_steps(config, images), world=world)
-    tasks = _tasks(config)
-    run = assembly.build_distillation(config, student, teachers, images, device=device, world=world)
+    return Setup(config, choices, teachers, images, student, spec, pool, features, watch)
+
+
+def prepare(config: RunConfig, device: torch.device, world: World) -> Parts:
+    """Set up and build everything; ValueError for whatever cannot work."""
+    setup = set_up(config, device, world)
+    tasks = _tasks(setup.config)
+    run = assembly.build_distillation(
+        setup.config, setup.student, setup.teachers, setup.images, device=device, world=world
+    )
     if config.init is not None:
         assembly.start_from(config.init, run)
-    return Parts(config, choices, teachers, images, spec, pool, features, watch, tasks, run)
+    return Parts(**vars(setup), tasks=tasks, run=run)
 
 
 def run_config(

@@ -91,7 +91,6 @@ class Trainer(Generic[B]):
     evaluate_at: Container[int] = ()  # numbers of finished steps
     on_eval: Callable[[int], Evaluation] = lambda _: Evaluation()
     on_log: Callable[[Interval], None] = lambda _: None
-    on_save: Callable[[int], None] = lambda _: None
     first_step: int = field(default=0, init=False)
 
     def resume(self, at_most: int | None = None) -> int:
@@ -135,7 +134,6 @@ class Trainer(Generic[B]):
             if (self.checkpoints is not None) and (done in self.save_at or last or stops):
                 self._refuse_bad(int(metrics["first_bad"]))
                 self._save(done)
-                self.on_save(done)
             if stops and not last:
                 raise StoppedError(
                     f"stopped on request after step {done} of {self.steps}; the state is saved: "
