@@ -111,6 +111,7 @@ def make(run: Run, folder: Path, packs: Path) -> None:
         f"out={folder}",
         "train.threads=1",
         "train.log_every=1000000",
+        f"train.eval_every={math.ceil(run.steps / 20)}",
         "train.checkpoints=1",
         "data.workers=0",
         "evaluate.tasks=[]",

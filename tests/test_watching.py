@@ -28,7 +28,7 @@ from alumnus.training.forecast import forecast, learning_left
 from alumnus.training.loop import Evaluation, Interval, Trainer
 from alumnus.training.plateau import StoppingRule
 from alumnus.training.schedules import cosine_schedule
-from alumnus.watching import format_signals
+from alumnus.watching import format_signals, looks_every
 from image_files import write_folder
 from tiny_teachers import PatchMean, patch_mean_teacher
 
@@ -266,9 +266,13 @@ def test_looks_are_lines_of_the_report_even_between_reports(images: Path) -> Non
     assert "rank " in log
 
 
-def test_a_run_looks_twenty_times_unless_told_otherwise(images: Path) -> None:
-    result = api.distill(config_of(images, "optim.steps=60", "train.log_every=100"))
-    assert [record["step"] for record in records_of(result.folder)] == [*range(3, 61, 3)]
+@pytest.mark.parametrize(("log_every", "looks"), [(1, [*range(3, 61, 3)]), (100, [60])])
+def test_a_run_looks_at_reports_and_at_most_twenty_times_unless_told_otherwise(
+    images: Path, log_every: int, looks: list[int]
+) -> None:
+    result = api.distill(config_of(images, "optim.steps=60", f"train.log_every={log_every}"))
+    records = records_of(result.folder)
+    assert [record["step"] for record in records if "explained_variance" in record] == looks
 
 
 def test_the_knn_of_teacher_and_student_is_that_of_evaluate(images: Path) -> None:
@@ -482,3 +486,15 @@ def test_the_forecast_is_said_once_after_a_fifth_of_the_run_and_kept(images: Pat
 def test_too_few_looks_foretell_nothing(images: Path) -> None:
     result = api.distill(config_of(images, "optim.steps=10", "train.eval_every=3"))
     assert not any("forecast" in record for record in records_of(result.folder))
+
+
+@pytest.mark.parametrize(
+    ("steps", "log_every", "every"),
+    [(18, 20, 20), (360, 25, 25), (1250, 25, 75), (50_000, 20, 2500)],
+)
+def test_looks_fall_on_reports_and_are_at_most_twenty(
+    steps: int, log_every: int, every: int
+) -> None:
+    assert looks_every(steps, log_every) == every
+    assert every % log_every == 0
+    assert steps / every <= 20

@@ -28,13 +28,13 @@ from alumnus.training.forecast import ERROR, FIRST_PART, forecast, learning_left
 from alumnus.training.loop import Evaluation
 from alumnus.training.plateau import StoppingRule
 
-__all__ = ["Watch", "format_signals", "plan_watch"]
+__all__ = ["Watch", "format_signals", "looks_every", "plan_watch"]
 
 
 log = logging.getLogger(__name__)
 
 WATCHED = 256  # held-out images
-LOOKS = 20  # in a run, where `train.eval_every` is auto
+LOOKS = 20  # in a run at most, where `train.eval_every` is auto
 MEAN = "explained_variance"  # over teachers
 
 
@@ -52,7 +52,7 @@ def plan_watch(
     cache too, so that the next run with the same teachers finds them.
     """
     asked = config.train.eval_every
-    every = max(1, math.ceil(steps / LOOKS)) if asked == "auto" else asked
+    every = looks_every(steps, config.train.log_every) if asked == "auto" else asked
     if every == 0:
         return None
     held_out = spread(images.held_out, WATCHED)
@@ -95,6 +95,11 @@ def plan_watch(
         steps=steps,
         world=world,
     )
+
+
+def looks_every(steps: int, log_every: int) -> int:
+    """Steps between looks: at reports, at most 20 times a run."""
+    return log_every * math.ceil(steps / (LOOKS * log_every))
 
 
 class Watch:
