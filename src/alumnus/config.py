@@ -251,7 +251,8 @@ class TrainSection(Section):
     log_every: PositiveInt = Field(20, description="steps between reports")
     eval_every: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto",
-        description="steps between looks at held-out images; auto: at reports, at most 20 a run; 0: never",
+        description="steps between looks at held-out images; auto: at reports, at most 20 a run; "
+        "0: never",
     )
     knn: str | None = Field(None, description="PATH or TRAIN,TEST: k-NN at each of these looks")
     stop: StopSection | None = Field(None, description="a rule that ends the run; null: none")
