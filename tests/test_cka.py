@@ -12,7 +12,8 @@ def gaussian(n: int, dim: int, seed: int) -> Tensor:
 
 
 def rotation(dim: int, seed: int) -> Tensor:
-    return torch.linalg.qr(gaussian(dim, dim, seed).double()).Q.float()
+    turn: Tensor = torch.linalg.qr(gaussian(dim, dim, seed).double()).Q.float()
+    return turn
 
 
 @pytest.mark.parametrize("unbiased", [True, False])
