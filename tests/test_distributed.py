@@ -183,7 +183,8 @@ def test_a_process_that_dies_ends_the_others_and_one_alone_can_go_on(
     assert run.returncode != 0
     assert "[rank0]: Traceback" not in said
     errors = [line for line in said.splitlines() if line.startswith("error:")]
-    assert errors == ["error: process 0 ends because another one has died; go on with --resume"]
+    expected = "error: process 0 ends because another one has died; go on with --resume"
+    assert errors == [expected], said
     with caplog.at_level("INFO"):
         api.distill(str(place / "toy.yaml"), *words, resume=True)
     assert "resumed after step" in caplog.text

@@ -179,7 +179,7 @@ def _train(
         trainer.on_eval, trainer.evaluate_at = watch, watch.steps_to_look
         if world.any(watch.stopped):  # the run had ended there
             trainer.steps = first
-    with stop_on_signals() as stop_requested:
+    with stop_on_signals(also_after_errors=world.size > 1) as stop_requested:
         trainer.stop_requested = stop_requested
         try:
             if not world.is_first:

@@ -28,12 +28,14 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(*, also_after_errors: bool = False) -> Iterator[StopRequest]:
     """Take note of signals, within the block; a repeated one changes nothing.
 
     Clusters send one to every process, and torchrun sends its own after it. Only in the main
     thread of this process: data workers, which inherit the handlers when they are forked, end
-    as usual.
+    as usual. `also_after_errors` is for one process of several: where one dies, torchrun ends
+    the others while they still say why, so signals stay without effect when an error leaves
+    the block.
     """
     request, owner = StopRequest(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
@@ -48,8 +50,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.raise_signal(number)
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
+    restore = True
     try:
         yield request
+    except BaseException:
+        restore = not also_after_errors
+        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if restore:
+            for number, handler in before.items():
+                signal.signal(number, handler)
