@@ -1,17 +1,16 @@
 """Logistic regression is sklearn's, tuned without a look at the test set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from alumnus.evaluation.logistic import (
-    C_RANGE,
-    logistic_regression,
-    stratified_split,
-    tune_c,
-)
+from alumnus.evaluation.linear import LinearClassifier, stratified_split
+from alumnus.evaluation.logistic import C_RANGE, fit_at, fit_logistic, objective, tune_c
+from alumnus.evaluation.logistic_sgd import fit_sgd, train_sgd
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -30,25 +29,50 @@ def noisy_classes(*, dim: int, n: int = 60, classes: int = 4, seed: int = 0) -> 
 
 
 @pytest.mark.parametrize("dim", [8, 200])  # fewer and more dimensions than samples
-def test_score_is_sklearns_at_the_chosen_c(dim: int) -> None:
-    train, train_labels, test, test_labels = noisy_classes(dim=dim)
-    score = logistic_regression(train, train_labels, test, test_labels, trials=8)
-    plain = LogisticRegression(C=score.c, max_iter=2000).fit(train.numpy(), train_labels.numpy())
-    want = plain.predict(test.numpy())
-    assert C_RANGE[0] <= score.c <= C_RANGE[1]
-    assert np.array_equal(score.prediction.numpy(), want)
-    assert score.top1 == pytest.approx(100 * float((want == test_labels.numpy()).mean()))
+@pytest.mark.parametrize("classes", [2, 4])
+def test_predictions_are_sklearns_at_the_chosen_c(dim: int, classes: int) -> None:
+    train, train_labels, test, _ = noisy_classes(dim=dim, classes=classes)
+    fit = fit_logistic(train, train_labels, trials=8)
+    plain = LogisticRegression(C=fit.c, max_iter=2000).fit(train.numpy(), train_labels.numpy())
+    assert C_RANGE[0] <= fit.c <= C_RANGE[1]
+    assert np.array_equal(fit.classifier.predict(test).numpy(), plain.predict(test.numpy()))
 
 
-def test_test_labels_take_no_part_in_the_choice_of_c() -> None:
-    train, train_labels, test, test_labels = noisy_classes(dim=30)
-    other = test_labels[
-        torch.randperm(len(test_labels), generator=torch.Generator().manual_seed(1))
-    ]
-    first = logistic_regression(train, train_labels, test, test_labels, trials=6)
-    second = logistic_regression(train, train_labels, test, other, trials=6)
-    assert (first.c, first.val_top1) == (second.c, second.val_top1)
-    assert torch.equal(first.prediction, second.prediction)
+@pytest.mark.parametrize("c", [1e-5, 1e-2, 1.0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize("dim", [24, 200])
+def test_loss_at_equal_c_is_sklearns_optimum(c: float, dim: int) -> None:
+    train, labels, _, _ = noisy_classes(dim=dim, n=160)
+    train = 3 * train + 5  # as features come: neither centred nor scaled
+    plain = LogisticRegression(C=c, tol=1e-9, max_iter=20000).fit(
+        train.double().numpy(), labels.numpy()
+    )
+    optimum = LinearClassifier(
+        weight=torch.from_numpy(plain.coef_),
+        bias=torch.from_numpy(plain.intercept_),
+        centre=torch.zeros(dim),
+        classes=torch.arange(4),
+    )
+    ours = objective(fit_at(train, labels, c), train, labels, c)
+    assert abs(ours - objective(optimum, train, labels, c)) < 1e-4
+
+
+def test_centred_fit_far_from_the_origin_is_that_near_it() -> None:
+    train, labels, test, _ = noisy_classes(dim=30)
+    near, far = (fit_at(train + shift, labels, 1.0) for shift in (0.0, 1000.0))
+    assert torch.equal(near.predict(test), far.predict(test + 1000.0))
+
+
+def test_only_allowed_classes_are_predicted() -> None:
+    train, labels, test, _ = noisy_classes(dim=30)
+    classifier = fit_at(train, labels, 1.0)
+    two = torch.tensor([1, 3])
+    chosen = classifier.predict(test, among=two)
+    assert set(chosen.tolist()) == {1, 3}
+    free = classifier.predict(test)
+    agree = torch.isin(free, two)
+    assert torch.equal(chosen[agree], free[agree])
+    with pytest.raises(ValueError, match="none of the classes"):
+        classifier.predict(test, among=torch.tensor([9]))
 
 
 def test_validation_accuracy_is_that_of_a_plain_fit_on_the_fitting_part() -> None:
@@ -60,12 +84,10 @@ def test_validation_accuracy_is_that_of_a_plain_fit_on_the_fitting_part() -> Non
 
 
 def test_equal_seeds_give_equal_results() -> None:
-    train, train_labels, test, test_labels = noisy_classes(dim=16)
-    runs = [
-        logistic_regression(train, train_labels, test, test_labels, trials=6, seed=3)
-        for _ in range(2)
-    ]
-    assert (runs[0].c, runs[0].top1) == (runs[1].c, runs[1].top1)
+    train, train_labels, _, _ = noisy_classes(dim=16)
+    one, two = (fit_logistic(train, train_labels, trials=6, seed=3) for _ in range(2))
+    assert (one.c, one.val_top1) == (two.c, two.val_top1)
+    assert torch.equal(one.classifier.weight, two.classifier.weight)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -78,11 +100,40 @@ def test_split_holds_out_a_fifth_of_every_class_and_loses_no_sample(seed: int) -
 
 def test_one_class_is_refused() -> None:
     features = torch.randn(6, 3)
-    with pytest.raises(ValueError, match="two or more classes"):
-        logistic_regression(features, torch.zeros(6, dtype=torch.long), features, torch.zeros(6))
+    for fit in (fit_logistic, fit_sgd):
+        with pytest.raises(ValueError, match="two or more classes"):
+            fit(features, torch.zeros(6, dtype=torch.long))
 
 
 def test_classes_of_single_images_are_refused() -> None:
     features, labels = torch.randn(4, 3), torch.arange(4)
-    with pytest.raises(ValueError, match="validation part"):
-        logistic_regression(features, labels, features, labels)
+    for fit in (fit_logistic, fit_sgd):
+        with pytest.raises(ValueError, match="validation part"):
+            fit(features, labels)
+
+
+def test_sgd_comes_to_the_optimum_of_lbfgs() -> None:
+    train, labels, test, _ = noisy_classes(dim=12, n=200)
+    decay = 1e-2  # of |W|^2 / 2 in the mean loss: C = 1 / (n decay)
+    unit = torch.nn.functional.normalize(train, dim=1)
+    c = 1 / (len(train) * decay)
+    exact = fit_at(unit, labels, c)
+    sgd = train_sgd(train, labels, lr=3.0, weight_decay=decay, epochs=400)
+    found = objective(replace(sgd, l2=False), unit, labels, c)
+    assert found == pytest.approx(objective(exact, unit, labels, c), abs=1e-4)
+    assert torch.equal(sgd.predict(test), exact.predict(torch.nn.functional.normalize(test)))
+
+
+def test_sgd_tunes_on_the_training_set_and_separates_what_can_be() -> None:
+    train, labels, test, truth = noisy_classes(dim=12, n=200)
+    fit = fit_sgd(train, labels, trials=3, epochs=20)
+    again = fit_sgd(train, labels, trials=3, epochs=20)
+    assert (fit.lr, fit.weight_decay, fit.val_top1) == (
+        again.lr,
+        again.weight_decay,
+        again.val_top1,
+    )
+    accuracy = (fit.classifier.predict(test) == truth).double().mean()
+    lbfgs = (fit_logistic(train, labels, trials=6).classifier.predict(test) == truth).double()
+    assert accuracy > lbfgs.mean() - 0.1
+    assert torch.equal(fit.classifier.predict(7 * test), fit.classifier.predict(test))  # length 1

@@ -12,7 +12,7 @@ import torch
 import toys
 from alumnus import api, measure
 from alumnus.encoders import EncoderSpec, build_encoder
-from alumnus.evaluation.suite import EvalModel
+from alumnus.evaluation.tasks import EvalModel
 from alumnus.projectors import ProjectorSpec
 from alumnus.runs import load_student, save_encoder, save_student
 from alumnus.standardize import Standardizers

@@ -9,10 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from alumnus.data import Sample, Source, open_source
-from alumnus.evaluation.features import extract_all, extract_features
+from alumnus.evaluation import protocols
+from alumnus.evaluation.features import extract_all, extract_features, to_tensor
 from alumnus.evaluation.joints import SIGMA
 from alumnus.evaluation.results import Results
-from alumnus.evaluation.suite import CONSTANT, EvalModel, TaskSpec, evaluate
+from alumnus.evaluation.suite import CONSTANT, evaluate
+from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.tokens import Tokens
 
 COLOURS = {"blue": (40, 60, 200), "green": (30, 160, 60), "red": (200, 40, 40)}
@@ -157,6 +159,58 @@ def test_each_image_is_read_once_for_all_models_and_tasks() -> None:
     other = EvalModel(name="eyes at 24 px", kind="teacher", fn=pixels, size_px=24)
     evaluate([TEACHER, other], tasks)
     assert (train.reads, test.reads) == (20, 10)
+
+
+def test_tests_that_share_their_training_images_share_the_fit(
+    train: Source, test: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[str] = []
+
+    def counted(task: TaskSpec, *rest: Any) -> Any:
+        fits.append(task.name)
+        return protocols.FIT["knn"](task, *rest)
+
+    monkeypatch.setitem(protocols.FIT, "logistic", counted)
+    tasks = [
+        TaskSpec(kind="logistic", train=train, test=source, name=name, size_px=16)
+        for name, source in (("same", train), ("other", test))
+    ]
+    results = evaluate([TEACHER], tasks)
+    assert fits == ["same"]
+    assert (results.value("same", "eyes"), results.value("other", "eyes")) == (100.0, 100.0)
+
+
+@pytest.mark.parametrize("kind", ["knn", "logistic", "logistic-sgd"])
+def test_only_classes_of_the_test_images_are_predicted_where_a_task_says_so(
+    kind: TaskKind, train: Source, tmp_path: Path
+) -> None:
+    """Blue images in the folder `red`: seen as blue, but not where blue is no choice."""
+    fewer = colour_folder(tmp_path / "fewer", per_class=3, seed=5, names=("green", "red"))
+    for i in range(3):
+        Image.new("RGB", (20, 20), COLOURS["blue"]).save(tmp_path / "fewer" / "red" / f"b{i}.png")
+    fewer = open_source(tmp_path / "fewer")
+    options: dict[str, Any] = {"kind": kind, "train": train, "test": fewer, "size_px": 16}
+    results = evaluate(
+        [TEACHER],
+        [
+            TaskSpec(name="all", trials=2, **options),
+            TaskSpec(name="two", trials=2, among="test", **options),
+        ],
+    )
+    assert results.value("all", "eyes") == pytest.approx(100 * 6 / 9)
+    assert results.value("two", "eyes") in (pytest.approx(100 * 6 / 9), 100.0)
+    assert results.value("all", CONSTANT) == pytest.approx(100 / 3)
+    assert results.value("two", CONSTANT) == pytest.approx(100 / 2)
+    assert results.tasks[1].protocol["among"] == "test"
+
+
+def test_resize_ratio_cuts_the_centre_out_of_a_larger_resize(train: Source) -> None:
+    image = train.read(0).image  # 28 x 20
+    whole = to_tensor(image, 28, "crop")
+    inner = to_tensor(image, 20, "crop", resize_ratio=1.4)
+    assert torch.equal(inner, whole[:, 4:24, 4:24])
+    task = TaskSpec(kind="knn", train=train, test=train, size_px=20, resize_ratio=1.4)
+    assert evaluate([TEACHER], [task]).tasks[0].protocol["resize_ratio"] == 1.4
 
 
 def test_models_get_the_input_size_they_want(train: Source) -> None:

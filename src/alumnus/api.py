@@ -90,6 +90,7 @@ def evaluate(
     tasks: Sequence[str],
     *,
     size: int = 224,
+    resize_ratio: float = 1.0,
     trials: int = 40,
     batch_size: int = 64,
     device: str = "auto",
@@ -99,8 +100,11 @@ def evaluate(
 
     A run brings its bare encoder, its projection into each teacher's space, the same encoder
     untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`.
+    Images are resized to `resize_ratio * size` along the short side, of which `size` is cut out.
     """
-    opened = measure.parse_tasks(tasks, size_px=size, trials=trials, seed=seed)
+    opened = measure.parse_tasks(
+        tasks, size_px=size, resize_ratio=resize_ratio, trials=trials, seed=seed
+    )
     chosen = choose_device(device)
     rows = measure.models_of(models, chosen)
     return evaluate_models(rows, opened, batch_size=batch_size, device=chosen, on_progress=log.info)

@@ -72,12 +72,18 @@ def evaluate(
     ],
     task: Annotated[
         list[str],
-        typer.Option(help="knn=PATH, logistic=TRAIN,TEST or joints=PATH; may be repeated"),
+        typer.Option(
+            help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=... or joints=PATH; "
+            "may be repeated"
+        ),
     ],
     size: Annotated[
         int, typer.Option(min=1, help="Side of the images, px, where a model has none")
     ] = 224,
-    trials: Annotated[int, typer.Option(min=1, help="Values of C tried by logistic")] = 40,
+    resize_ratio: Annotated[
+        float, typer.Option(min=1, max=4, help="Short side of the resized image over the crop")
+    ] = 1.0,
+    trials: Annotated[int, typer.Option(min=1, help="Settings tried by logistic")] = 40,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass")] = 64,
     seed: Annotated[int, typer.Option(help="Of the validation splits")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
@@ -87,7 +93,15 @@ def evaluate(
     from alumnus import api
     from alumnus.report import table
 
-    results = api.evaluate(models, task, size=size, trials=trials, batch_size=batch_size, seed=seed)
+    results = api.evaluate(
+        models,
+        task,
+        size=size,
+        resize_ratio=resize_ratio,
+        trials=trials,
+        batch_size=batch_size,
+        seed=seed,
+    )
     cells = table.results_table(results)
     print(table.markdown(cells) if markdown else table.plain(cells))
     if out is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alumnus.data import Source
 from alumnus.evaluation.features import FeatureKind, extract_features
-from alumnus.evaluation.suite import EvalModel
+from alumnus.evaluation.tasks import EvalModel
 from alumnus.tensor_files import write_tensors
 
 __all__ = ["extract_to_file"]

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from alumnus.config import load_config
 from alumnus.data import BrokenImageError, Sample, Source, open_source
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
-from alumnus.evaluation.suite import EvalModel, TaskKind, TaskSpec
+from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 from alumnus.run_folder import RunFolder
@@ -32,13 +32,15 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-TASK_KINDS: dict[str, TaskKind] = {"knn": "knn", "logistic": "logistic", "joints": "joints"}
+TASK_KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
 
 
 def parse_tasks(
-    texts: Sequence[str], *, size_px: int, trials: int, seed: int = 0
+    texts: Sequence[str], *, size_px: int, trials: int, seed: int = 0, resize_ratio: float = 1.0
 ) -> list[TaskSpec]:
     """`knn=PATH` (its splits train and test) or `knn=TRAIN,TEST` as tasks; opens each source once.
+
+    `logistic=TRAIN,TEST,TEST` is one task for each test, and fits once for all of them.
 
     ValueError, one sentence, for a task that cannot be read or whose images are not there.
     """
@@ -49,7 +51,19 @@ def parse_tasks(
             sources[spec] = open_source(spec)
         return sources[spec]
 
-    tasks = [_task(text, opened, size_px=size_px, trials=trials, seed=seed) for text in texts]
+    tasks = [
+        TaskSpec(
+            kind=kind,
+            train=opened(train),
+            test=opened(test),
+            size_px=size_px,
+            resize_ratio=resize_ratio,
+            trials=trials,
+            seed=seed,
+        )
+        for kind, train, tests in map(parse_task, texts)
+        for test in tests
+    ]
     names = [task.name for task in tasks]
     for task in tasks:
         if names.count(task.name) > 1:
@@ -58,31 +72,18 @@ def parse_tasks(
     return tasks
 
 
-def _task(
-    text: str, opened: Callable[[str], Source], *, size_px: int, trials: int, seed: int
-) -> TaskSpec:
-    kind, train, test = parse_task(text)
-    return TaskSpec(
-        kind=kind,
-        train=opened(train),
-        test=opened(test),
-        size_px=size_px,
-        trials=trials,
-        seed=seed,
-    )
-
-
-def parse_task(text: str) -> tuple[TaskKind, str, str]:
-    """Kind, images to learn from and images to measure on; ValueError for no task."""
+def parse_task(text: str) -> tuple[TaskKind, str, tuple[str, ...]]:
+    """Kind, images to learn from, sets of images to measure on; ValueError for no task."""
     kind, equals, where = text.partition("=")
     parts = [part.strip() for part in where.split(",")]
-    if not equals or kind not in TASK_KINDS or not all(parts) or len(parts) > 2:
+    if not equals or kind not in TASK_KINDS or not all(parts):
         raise ValueError(
             f"{text!r} is no task: it should read KIND=PATH or KIND=TRAIN,TEST with KIND one of "
             f"{', '.join(TASK_KINDS)}, e.g. knn=packs/caltech50"
         )
-    train, test = parts if len(parts) == 2 else (f"{parts[0]}:train", f"{parts[0]}:test")
-    return TASK_KINDS[kind], train, test
+    if len(parts) == 1:
+        parts = [f"{parts[0]}:train", f"{parts[0]}:test"]
+    return TASK_KINDS[kind], parts[0], tuple(parts[1:])
 
 
 def _check_labels(task: TaskSpec) -> None:

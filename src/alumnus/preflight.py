@@ -89,11 +89,11 @@ def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:
 
 def _bad_task(key: str, text: str) -> Iterator[Problem]:
     try:
-        _, train, test = parse_task(text)
+        _, train, tests = parse_task(text)
     except ValueError as error:
         yield Problem(str(error), (key,))
         return
-    for spec in (train, test):
+    for spec in (train, *tests):
         yield from _bad_source(key, SourceSection(path=spec))
 
 

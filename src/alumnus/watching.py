@@ -20,7 +20,8 @@ from alumnus.distill import Distillation, Targets
 from alumnus.evaluation.crops import keep_crops
 from alumnus.evaluation.held_out import PLAIN, HeldOut, spread
 from alumnus.evaluation.signals import BareEncoder, measure_signals
-from alumnus.evaluation.suite import EvalModel, TaskSpec, evaluate
+from alumnus.evaluation.suite import evaluate
+from alumnus.evaluation.tasks import EvalModel, TaskSpec
 from alumnus.hardware import choose_bf16
 from alumnus.teachers import CachedTeachers, FeatureCache, Teacher, TeacherPool
 from alumnus.training.distributed import ALONE, World

@@ -2,7 +2,8 @@
 
 from alumnus.evaluation.features import FeatureFn, Features, extract_all, extract_features
 from alumnus.evaluation.results import ModelKind, ModelRecord, Results, TaskRecord, TaskScore
-from alumnus.evaluation.suite import CONSTANT, EvalModel, TaskKind, TaskSpec, evaluate
+from alumnus.evaluation.suite import CONSTANT, evaluate
+from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 
 __all__ = [
     "CONSTANT",

@@ -58,22 +58,33 @@ class _Item(NamedTuple):
     size: tuple[int, int]
 
 
-def to_tensor(image: Image.Image, size_px: int, geometry: Geometry) -> Tensor:  # [3, S, S]
+def to_tensor(
+    image: Image.Image, size_px: int, geometry: Geometry, *, resize_ratio: float = 1.0
+) -> Tensor:  # [3, S, S]
     """The square, ImageNet-normalised input of a model.
 
-    - crop: short side resized to `size_px` (bicubic, antialiased), centre cut out
+    - crop: short side resized to `resize_ratio * size_px` (bicubic, antialiased), the central
+      square of `size_px` cut out: 1 shows all of the short side, as in UNIC and t-ReX; others
+      resize to 256 and cut out 224, 8/7
     - squash: the whole picture resized to a square, so that no joint leaves it
     """
     if geometry == "squash":
         image = image.resize((size_px, size_px), Image.Resampling.BICUBIC)
-    return eval_transform(image, size_px)
+        return eval_transform(image, size_px)
+    resized_px = round(resize_ratio * size_px)
+    margin = round((resized_px - size_px) / 2)
+    whole = eval_transform(image, resized_px)
+    return whole[:, margin : margin + size_px, margin : margin + size_px].contiguous()
 
 
 class _Pictures(Dataset[_Item | BrokenImageError]):
     """A source as a torch data set. An error is a value, to come back from a data worker."""
 
-    def __init__(self, source: Source, sizes_px: Sequence[int], geometry: Geometry) -> None:
-        self.source, self.sizes_px, self.geometry = source, sizes_px, geometry
+    def __init__(
+        self, source: Source, sizes_px: Sequence[int], geometry: Geometry, resize_ratio: float
+    ) -> None:
+        self.source, self.sizes_px = source, sizes_px
+        self.geometry, self.resize_ratio = geometry, resize_ratio
 
     def __len__(self) -> int:
         return len(self.source)
@@ -83,7 +94,10 @@ class _Pictures(Dataset[_Item | BrokenImageError]):
             image, fields = self.source.read(index)
         except BrokenImageError as error:
             return error
-        views = {size: to_tensor(image, size, self.geometry) for size in self.sizes_px}
+        views = {
+            size: to_tensor(image, size, self.geometry, resize_ratio=self.resize_ratio)
+            for size in self.sizes_px
+        }
         return _Item(index, views, fields.get("cls"), _joints(fields), image.size)
 
 
@@ -118,13 +132,14 @@ def _batches(
     source: Source,
     sizes_px: Sequence[int],
     geometry: Geometry,
+    resize_ratio: float,
     *,
     batch_size: int,
     num_workers: int,
 ) -> Iterator[list[_Item]]:
     """The images that can be read; the others are named in the log, and counted at the end."""
     loader = DataLoader(
-        _Pictures(source, sizes_px, geometry),
+        _Pictures(source, sizes_px, geometry, resize_ratio),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
@@ -154,6 +169,7 @@ def extract_all(
     batch_size: int = 64,
     want: Collection[FeatureKind] = get_args(FeatureKind),
     geometry: Geometry = "crop",
+    resize_ratio: float = 1.0,
     max_grid: Grid | None = None,
     num_workers: int = 0,
     device: str | torch.device = "cpu",
@@ -179,6 +195,7 @@ def extract_all(
         source,
         sorted(set(sizes_px.values())),
         geometry,
+        resize_ratio,
         batch_size=batch_size,
         num_workers=num_workers,
     ):
@@ -242,6 +259,7 @@ def extract_features(
     batch_size: int = 64,
     want: Collection[FeatureKind] = get_args(FeatureKind),
     geometry: Geometry = "crop",
+    resize_ratio: float = 1.0,
     max_grid: Grid | None = None,
     num_workers: int = 0,
     device: str | torch.device = "cpu",
@@ -254,6 +272,7 @@ def extract_features(
         batch_size=batch_size,
         want=want,
         geometry=geometry,
+        resize_ratio=resize_ratio,
         max_grid=max_grid,
         num_workers=num_workers,
         device=device,

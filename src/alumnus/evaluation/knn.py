@@ -31,14 +31,18 @@ def _vote(
     *,
     num_classes: int,
     temperature: float,
+    among: Tensor | None,
 ) -> dict[int, Tensor]:  # k -> [c, num_classes], the classes with most votes first
     """The classes of a chunk of test features in the order of their votes."""
     similarity, neighbour = (test @ train.T).topk(max(ks), dim=1)  # [c, max k]
     weight, label = (similarity / temperature).exp(), train_labels[neighbour]
+    classes = torch.arange(num_classes, device=train.device)
     ranked = {}
     for k in ks:
         votes = weight.new_zeros(len(test), num_classes)
         votes.scatter_add_(1, label[:, :k], weight[:, :k])
+        if among is not None:
+            votes = votes.masked_fill(~torch.isin(classes, among), -1.0)  # behind all others
         # stable: classes without a vote keep their order, on every device
         ranked[k] = votes.sort(dim=1, descending=True, stable=True).indices
     return ranked
@@ -54,6 +58,7 @@ def knn_classify(
     ks: Sequence[int] = KNN_K,
     temperature: float = 0.07,
     l2_normalise: bool = True,
+    among: Tensor | None = None,  # numbers of the classes to choose from; None: all
     chunk: int = 1024,
 ) -> dict[int, KnnScore]:
     """Accuracy of the weighted vote of each test feature's k nearest training features.
@@ -61,7 +66,8 @@ def knn_classify(
         votes_c = sum over the k nearest of class c of exp(similarity / temperature)
 
     Similarity is the dot product, the cosine where `l2_normalise`. Top-5 looks at the first
-    min(5, k) classes; classes with equal votes are ranked by their number. Each k above the
+    min(5, k) classes; classes with equal votes are ranked by their number. All training features
+    are neighbours, also those of classes that are not `among` the ones to choose. Each k above the
     number of training features is left out; where none is left, all features vote.
 
     `chunk` test features are compared at once; the result does not depend on it.
@@ -78,7 +84,13 @@ def knn_classify(
     hits: dict[int, list[Tensor]] = {k: [] for k in fitting}
     for part, truth in zip(test.split(chunk), test_labels.split(chunk), strict=True):
         ranked = _vote(
-            part, train, train_labels, fitting, num_classes=num_classes, temperature=temperature
+            part,
+            train,
+            train_labels,
+            fitting,
+            num_classes=num_classes,
+            temperature=temperature,
+            among=among,
         )
         for k, classes in ranked.items():
             hits[k].append(classes == truth[:, None])  # [c, num_classes]

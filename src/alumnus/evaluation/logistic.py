@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-__all__ = ["C_RANGE", "LogisticScore", "logistic_regression", "stratified_split", "tune_c"]
+from alumnus.evaluation.linear import LinearClassifier, best_trial, stratified_split
+
+__all__ = ["C_RANGE", "MAX_ITER", "LogisticFit", "fit_at", "fit_logistic", "objective", "tune_c"]
 
 C_RANGE = (1e-5, 1e6)  # of the inverse regularisation strength, searched log-uniformly
 MAX_ITER = 2000
@@ -25,44 +28,47 @@ _Labels = npt.NDArray[np.int64]  # [n]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogisticScore:
-    """The result on the test set; accuracies in percent."""
+class LogisticFit:
+    """A tuned classifier and how it was chosen."""
 
-    top1: float
-    val_top1: float  # at the chosen C, on the validation part of the training set
+    classifier: LinearClassifier
+    val_top1: float  # percent, at the chosen C, on the validation part of the training set
     c: float  # the chosen inverse regularisation strength
-    prediction: Tensor  # [n_test], int64
 
 
-def stratified_split(
-    labels: Tensor,  # [n], int64
-    *,
-    val_ratio: float = 0.2,
-    seed: int = 0,
-) -> tuple[Tensor, Tensor]:  # sorted indices: fitting part, validation part
-    """Hold out a share of every class: at least one sample, none of a class with a single one."""
-    generator = torch.Generator().manual_seed(seed)
-    is_val = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():  # sorted
-        members = (labels == label).nonzero().flatten()
-        shuffled = members[torch.randperm(len(members), generator=generator)]
-        count = 0 if len(members) == 1 else max(1, round(val_ratio * len(members)))
-        is_val[shuffled[:count]] = True
-    return (~is_val).nonzero().flatten(), is_val.nonzero().flatten()
-
-
-def _centred(fit: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """All features less the mean of `fit`, in a basis of the space that its rows span.
+class _Space(NamedTuple):
+    """Where a problem is solved: features less their mean, in a basis of what their rows span.
 
     The bias is not penalised, so the shift leaves the minimum where it is; with an L2 penalty the
     weights lie in the span of the rows, so for fewer samples than dimensions the problem is the
     same and smaller. L-BFGS comes to that minimum in a fraction of the iterations.
     """
-    parts = tuple(part - fit.mean(0) for part in (fit, *others))
-    if len(fit) >= fit.shape[1]:
-        return parts
-    basis = torch.linalg.qr(parts[0].double().T).Q.to(fit.dtype)  # [D, n]
-    return tuple(part @ basis for part in parts)
+
+    mean: Tensor  # [D]
+    basis: Tensor | None  # [D, n]; None: all dimensions
+
+    @classmethod
+    def of(cls, features: Tensor) -> "_Space":  # [n, D]
+        mean = features.mean(0)
+        if len(features) >= features.shape[1]:
+            return cls(mean, None)
+        return cls(mean, torch.linalg.qr((features - mean).double().T).Q.to(features.dtype))
+
+    def inside(self, features: Tensor) -> Tensor:  # [m, D] -> [m, D] or [m, n]
+        centred = features - self.mean
+        return centred if self.basis is None else centred @ self.basis
+
+    def classifier(self, fitted: LogisticRegression) -> LinearClassifier:
+        """What was fitted inside, for features outside."""
+        weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
+        if len(weight) == 1:  # two classes have one score: that of the second
+            weight, bias = (torch.cat([torch.zeros_like(v), v]) for v in (weight, bias))
+        return LinearClassifier(
+            weight=weight if self.basis is None else weight @ self.basis.T.to(weight.dtype),
+            bias=bias,
+            centre=self.mean,
+            classes=torch.from_numpy(fitted.classes_),
+        )
 
 
 def _classifier(c: float) -> LogisticRegression:
@@ -75,6 +81,36 @@ def _fit(classifier: LogisticRegression, features: _Features, labels: _Labels) -
         # A weakly regularised fit may end at max_iter: that is the protocol.
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier.fit(features, labels)
+
+
+def fit_at(
+    train: Tensor,  # [n, D]
+    labels: Tensor,  # [n], int64
+    c: float,
+) -> LinearClassifier:
+    """The minimum of `objective` at one C, found by L-BFGS."""
+    train = train.float()
+    space, classifier = _Space.of(train), _classifier(c)
+    _fit(classifier, space.inside(train).numpy(), labels.numpy())
+    return space.classifier(classifier)
+
+
+def objective(
+    classifier: LinearClassifier,
+    features: Tensor,  # [n, D]
+    labels: Tensor,  # [n], int64
+    c: float,
+) -> float:
+    """What logistic regression minimises, by sample and in float64.
+
+        mean_i of -log p(y_i | x_i) + |W|^2 / (2 C n)
+
+    For two classes W is that of the second against the first, as in scikit-learn.
+    """
+    place = torch.searchsorted(classifier.classes, labels)
+    logits = classifier.logits(features.double())
+    loss = torch.nn.functional.cross_entropy(logits, place)
+    return float(loss + classifier.weight.double().square().sum() / (2 * c * len(features)))
 
 
 def tune_c(
@@ -92,9 +128,9 @@ def tune_c(
             "logistic regression tunes C on a validation part of the training set, "
             "which needs a class with two or more training images"
         )
-    fit, val = _centred(train[fit_rows], train[val_rows])
-    x, y = fit.numpy(), labels[fit_rows].numpy()
-    x_val, y_val = val.numpy(), labels[val_rows].numpy()
+    space = _Space.of(train[fit_rows])
+    x, y = space.inside(train[fit_rows]).numpy(), labels[fit_rows].numpy()
+    x_val, y_val = space.inside(train[val_rows]).numpy(), labels[val_rows].numpy()
     fitted: dict[float, tuple[_Features, _Features]] = {}  # C -> weights, bias
 
     def accuracy(trial: optuna.Trial) -> float:
@@ -107,34 +143,24 @@ def tune_c(
         fitted[c] = (classifier.coef_, classifier.intercept_)
         return 100 * float((classifier.predict(x_val) == y_val).mean())
 
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(
-            direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed)
-        )
-        study.optimize(accuracy, n_trials=trials)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    return float(study.best_params["C"]), study.best_value
+    found = best_trial(accuracy, trials=trials, seed=seed)
+    return float(found.params["C"]), float(found.value or 0)
 
 
-def logistic_regression(
+def fit_logistic(
     train: Tensor,  # [n, D]
     train_labels: Tensor,  # [n], int64
-    test: Tensor,  # [n_test, D]
-    test_labels: Tensor,  # [n_test]
     *,
     trials: int = 40,
     val_ratio: float = 0.2,
     seed: int = 0,
-) -> LogisticScore:
-    """Test accuracy of multinomial logistic regression trained on frozen features.
+) -> LogisticFit:
+    """Multinomial logistic regression on frozen features, tuned on the training set alone.
 
     L-BFGS, at most 2000 iterations; C tuned with Optuna's TPE sampler, log-uniform in 1e-5 to
-    1e6, on `val_ratio` of every class of the training set; refit on all of it. The test set takes
-    no part in any choice. Features are used as they are, in float32: no L2 normalisation and no
-    scaling (the sources at hand name neither for this protocol).
+    1e6, on `val_ratio` of every class of the training set; refit on all of it. Features are used
+    as they are, in float32: no L2 normalisation and no scaling (the sources at hand name neither
+    for this protocol).
 
     Source: the protocol of t-ReX (arXiv 2206.15369) that UNIC (arXiv 2408.05088) follows.
     Differs from it: features are centred, fewer samples than dimensions are solved in the
@@ -143,11 +169,6 @@ def logistic_regression(
     """
     if len(train_labels.unique()) < 2:
         raise ValueError("logistic regression needs training images of two or more classes")
-    train, test = train.float(), test.float()
+    train = train.float()
     c, val_top1 = tune_c(train, train_labels, trials=trials, val_ratio=val_ratio, seed=seed)
-    fit, rotated_test = _centred(train, test)
-    classifier = _classifier(c)
-    _fit(classifier, fit.numpy(), train_labels.numpy())
-    prediction = torch.from_numpy(classifier.predict(rotated_test.numpy()))
-    top1 = 100 * (prediction == test_labels).double().mean().item()
-    return LogisticScore(top1=top1, val_top1=val_top1, c=c, prediction=prediction)
+    return LogisticFit(classifier=fit_at(train, train_labels, c), val_top1=val_top1, c=c)

@@ -1,0 +1,81 @@
+"""What is evaluated: the rows and columns of the table."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from alumnus.data import Source
+from alumnus.evaluation.features import FeatureFn, Geometry
+from alumnus.evaluation.joints import LSP_TORSO, Pairs
+from alumnus.evaluation.results import ModelKind
+from alumnus.spelling import unknown
+
+__all__ = ["METRICS", "EvalModel", "LacksFeatureError", "TaskKind", "TaskSpec"]
+
+TaskKind = Literal["knn", "logistic", "logistic-sgd", "joints"]
+METRICS: dict[TaskKind, str] = {
+    "knn": "top-1 of weighted k-NN, %",
+    "logistic": "top-1 of logistic regression, %",
+    "logistic-sgd": "top-1 of logistic regression by SGD, %",
+    "joints": "PCK@0.2 of the torso, %",
+}
+SHORT: dict[TaskKind, str] = {
+    "knn": "k-NN",
+    "logistic": "logistic",
+    "logistic-sgd": "logistic-sgd",
+    "joints": "PCK",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalModel:
+    """A row of the table: what turns images into tokens, and what it is."""
+
+    name: str
+    kind: ModelKind
+    fn: FeatureFn  # [B, 3, S, S] ImageNet-normalised -> tokens, in evaluation mode
+    size_px: int | None = None  # of its input, where it is not the task's
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """A column of the table: a protocol, images to fit on and images to score.
+
+    `feature` is the image-level feature of classification: "auto" is [CLS] where a model has one,
+    else the mean over its patches. Predictions are `among` the classes of the training images, or
+    only those that the test images may show: ImageNet-R and -A have 200 of the 1000. `torso` names
+    the joints that PCK measures with. The default name is that of the test source and the protocol.
+    """
+
+    kind: TaskKind
+    train: Source
+    test: Source
+    name: str = ""
+    size_px: int = 224
+    resize_ratio: float = 1.0  # short side of the resized image over the crop
+    seed: int = 0
+    feature: Literal["auto", "cls", "patch-mean"] = "auto"
+    trials: int = 40  # of the search for C, or for learning rate and weight decay
+    among: Literal["train", "test"] = "train"
+    torso: Pairs = field(default=LSP_TORSO)
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(TaskKind):
+            raise unknown("task", self.kind, get_args(TaskKind))
+        if self.feature not in ("auto", "cls", "patch-mean"):
+            raise unknown("feature", self.feature, ["auto", "cls", "patch-mean"])
+        if not 1 <= self.resize_ratio <= 4:
+            raise ValueError(
+                f"the resize ratio is {self.resize_ratio}, but must be from 1 (the crop is the "
+                "whole short side) to 4"
+            )
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.test.name} {SHORT[self.kind]}")
+
+    @property
+    def geometry(self) -> Geometry:
+        """How a picture becomes square: joints must stay in it."""
+        return "squash" if self.kind == "joints" else "crop"
+
+
+class LacksFeatureError(Exception):
+    """A model does not have the tokens that a task needs."""
