@@ -8,7 +8,6 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import toys
 from alumnus import api, assembly, hub
@@ -22,8 +21,7 @@ from alumnus.standardize import Kind
 from alumnus.teachers import load_teacher
 from alumnus.training.checkpoint import Checkpoints
 from alumnus.training.loop import NonFiniteError, Trainer
-
-Call = Any
+from no_host_reads import NoHostReads
 
 
 @pytest.fixture
@@ -137,16 +135,6 @@ def test_the_run_stops_and_names_the_step_the_images_and_the_teacher(
         assert "in step 2 (image positions 16 to 23) the loss of red, blue" in str(caught.value)
     else:
         assert "in step 0 (image positions 0 to 7) the loss of ill was" in str(caught.value)
-
-
-class NoHostReads(TorchDispatchMode):
-    """Raises where the host would wait for a value of the device."""
-
-    def __torch_dispatch__(
-        self, func: Call, types: Call, args: Call = (), kwargs: Call = None
-    ) -> Call:
-        assert func is not torch.ops.aten._local_scalar_dense.default, "a host read in a step"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))

@@ -132,9 +132,10 @@ class DataSection(Section):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="data processes; auto: by cores"
     )
-    resident: bool | Literal["auto"] = Field(
+    resident: bool | Literal["auto", "device"] = Field(
         "auto",
-        description="decode once, keep in memory; auto: what is small and passed often",
+        description="decode once, keep in memory or on the training device; auto: what is small "
+        "and passed often, on an accelerator there",
     )
 
     @field_validator("train", "val", mode="before")

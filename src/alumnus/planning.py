@@ -32,7 +32,7 @@ def make_plan(config: RunConfig, device: torch.device, *, measure: bool = True) 
     config, choices = auto.settle(
         config, images=count, student=student, teachers=teachers, device=device
     )
-    images = assembly.lay_out(config, sources)
+    images = assembly.lay_out(config, sources, device, teachers=teachers)
     pool = assembly.build_pool(config, teachers, student)
     cache = assembly.plan_cache(config, pool, images, check_disk=False)
     parts = _parts(config, student, pool)

@@ -101,7 +101,7 @@ def set_up(config: RunConfig, device: torch.device, world: World) -> Setup:
         device=device,
         processes=world.size,
     )
-    images = assembly.lay_out(config, sources, processes=world.size)
+    images = assembly.lay_out(config, sources, device, teachers=teachers, processes=world.size)
     pool = assembly.build_pool(config, teachers, student)
     features = assembly.plan_cache(config, pool, images)
     watch = plan_watch(config, images, pool, steps=assembly.run_steps(config, images), world=world)

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_start_method
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 
@@ -12,6 +14,7 @@ from alumnus.data import (
     AugmentConfig,
     BadImage,
     Batch,
+    DevicePixels,
     Mixture,
     Resident,
     Source,
@@ -23,9 +26,7 @@ from alumnus.data import (
 from alumnus.distill import Targets
 from alumnus.hardware import choose_workers, memory_bytes
 from alumnus.spelling import size_text
-from alumnus.teachers import (
-    PoolWithWorkers,
-)
+from alumnus.teachers import PoolWithWorkers, Teacher
 from alumnus.tokens import Tokens
 from alumnus.training.distributed import ALONE, World
 from alumnus.training.schedules import total_steps
@@ -43,9 +44,10 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
 RESIDENT_SHORT = 4  # times the image size: a crop of 8% of the area still has its pixels
 RESIDENT_PASSES = 3  # from which on decoding once pays
-RESIDENT_SHARE: dict[bool | str, float] = {"auto": 0.15, True: 0.6}  # of the memory
+RESIDENT_SHARE: dict[bool | str, float] = {"auto": 0.15, True: 0.6, "device": 0.5}  # of memory
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Images(Sources):
     """The images of a run, in its order."""
 
     mixture: Mixture
+    on_device: DevicePixels | None = None  # those of `train`, where they are kept there
 
 
 def open_images(config: RunConfig, teacher_domains: list[str]) -> Images:
@@ -86,13 +89,26 @@ def open_sources(config: RunConfig, teacher_domains: list[str]) -> Sources:
     return Sources(train, held_out)
 
 
-def lay_out(config: RunConfig, sources: Sources, *, processes: int = 1) -> Images:
+def lay_out(
+    config: RunConfig,
+    sources: Sources,
+    device: torch.device = CPU,
+    *,
+    teachers: Mapping[str, Teacher] = MappingProxyType({}),
+    processes: int = 1,
+) -> Images:
     """The sources in the order of the run; its batch is settled.
 
     Small sets are decoded here, once for the run; `processes` share the machine's memory.
     """
     named = zip(sources.train, config.data.train, strict=True)
-    train = _resident(config, sources.train, processes)
+    place = _keep_on(
+        config, sources.train, device, _cropped_by_workers(config, teachers), processes
+    )
+    short_px = _short_px(config)
+    train = sources.train
+    if place == "memory":
+        train = [Resident(source, short_px=short_px) for source in train]
     mixture = Mixture(
         train,
         sampling=config.data.sampling,
@@ -102,38 +118,81 @@ def lay_out(config: RunConfig, sources: Sources, *, processes: int = 1) -> Image
         batch=config.optim.batch,
         views=config.cache.views if config.cache.enabled else None,
     )
-    return Images(train, sources.held_out, mixture)
+    there = DevicePixels(train, device, short_px=short_px) if place == "device" else None
+    return Images(train, sources.held_out, mixture, there)
 
 
-def _resident(config: RunConfig, sources: list[Source], processes: int) -> list[Source]:
-    """The sources, or their decoded images in memory where `data.resident` says so."""
+def _keep_on(
+    config: RunConfig,
+    sources: list[Source],
+    device: torch.device,
+    by_workers: str | None,  # why it is workers that crop
+    processes: int,
+) -> Literal["files", "memory", "device"]:
+    """Where images are read from: `data.resident`, or what pays. ValueError if it cannot be."""
     wanted = config.data.resident
-    count = sum(map(len, sources))
-    method = get_start_method(allow_none=True) or get_all_start_methods()[0]
-    # forked workers share the memory, others would copy it
-    worthwhile = _passes(config, count) >= RESIDENT_PASSES and method == "fork"
-    bare = config.student.in_channels in (1, 3)  # others need the sources' arrays
-    if wanted is False or (wanted == "auto" and not (worthwhile and bare)):
-        return sources
-    if not bare:
+    if wanted is False:
+        return "files"
+    place: Literal["memory", "device"] = "memory"
+    if wanted == "device" or (wanted == "auto" and device.type != "cpu" and not by_workers):
+        place = "device"
+    if wanted == "auto" and not _pays(config, sum(map(len, sources)), place):
+        return "files"
+    if config.student.in_channels not in (1, 3):  # others need the sources' arrays
         raise ValueError(
             f"data.resident keeps images of 3 channels, but the student takes "
             f"{config.student.in_channels}: set data.resident=auto"
         )
-    # auto changes no pixel: neither a resumed run nor a feature cache depends on what it chose
-    bound = RESIDENT_SHORT * max(config.data.size, config.data.teacher_size or 0)
-    short_px = bound if wanted is True else None
+    if place == "device" and by_workers:
+        raise ValueError(
+            f"data.resident=device cannot be where {by_workers}: set data.resident=auto"
+        )
+    short_px = _short_px(config)
     needed = sum(resident_bytes(source, short_px=short_px) for source in sources)
-    memory = memory_bytes(torch.device("cpu")) // processes
+    where = device if place == "device" else CPU
+    memory = memory_bytes(where) // (processes if where.type == "cpu" else 1)
     if needed > RESIDENT_SHARE[wanted] * memory:
         if wanted == "auto":
-            return sources
+            return "files"
         raise ValueError(
             f"the decoded images take about {size_text(needed)} of {size_text(memory)} of memory a "
-            "process, too much for data.resident=true: set data.resident=auto"
+            f"process, too much for data.resident={str(wanted).lower()}: set data.resident=auto"
         )
-    log.info("images    %d are decoded once, about %s (data.resident)", count, size_text(needed))
-    return [Resident(source, short_px=short_px) for source in sources]
+    log.info(
+        "images    %d are decoded once and kept %s, about %s (data.resident)",
+        sum(map(len, sources)),
+        f"on {device}" if place == "device" else "in memory",
+        size_text(needed),
+    )
+    return place
+
+
+def _short_px(config: RunConfig) -> int | None:
+    """The short side at which images are kept; auto changes no pixel of what it keeps.
+
+    So neither a resumed run nor a feature cache depends on whether it kept any.
+    """
+    if config.data.resident == "auto":
+        return None
+    return RESIDENT_SHORT * max(config.data.size, config.data.teacher_size or 0)
+
+
+def _pays(config: RunConfig, images: int, place: Literal["memory", "device"]) -> bool:
+    """Whether decoding once is worth it, and nothing stands against it."""
+    method = get_start_method(allow_none=True) or get_all_start_methods()[0]
+    shared = place == "device" or method == "fork"  # other workers would copy the memory
+    bare = config.student.in_channels in (1, 3)
+    return shared and bare and _passes(config, images) >= RESIDENT_PASSES
+
+
+def _cropped_by_workers(config: RunConfig, teachers: Mapping[str, Teacher]) -> str | None:
+    """Why batches cannot be made on the device; None where they can."""
+    if config.data.augment.kind == "none":
+        return "images are not cropped at random (data.augment.kind=none)"
+    hosts = [name for name, teacher in teachers.items() if teacher.runs_on == "host"]
+    if hosts and not config.cache.enabled:
+        return f"teacher {hosts[0]!r} runs on the host and has no feature cache"
+    return None
 
 
 def _passes(config: RunConfig, images: int) -> float:
@@ -183,6 +242,7 @@ def batches(
         pin_memory=device.type == "cuda",
         colour_on=device if _splits(config.data.augment.where, device) and not host else None,
         teach=host.targets if host else None,
+        on_device=images.on_device,
     )
     for batch in loader:
         if loader.bad_images:

@@ -4,6 +4,7 @@ from alumnus.data.augment import DUNE, UNIC, AugmentConfig, AugmentParams, crop_
 from alumnus.data.bad_images import BadImages
 from alumnus.data.batch import BadImage, Batch, Sample, Source
 from alumnus.data.decode import BrokenImageError
+from alumnus.data.device_pixels import DevicePixels
 from alumnus.data.folder import FolderSource
 from alumnus.data.holdout import hold_out, split_indices
 from alumnus.data.loader import Loader, make_loader, sweep
@@ -23,6 +24,7 @@ __all__ = [
     "BadImages",
     "Batch",
     "BrokenImageError",
+    "DevicePixels",
     "FolderSource",
     "Loader",
     "Location",

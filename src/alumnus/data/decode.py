@@ -41,6 +41,10 @@ class BrokenImageError(ValueError):
         super().__init__(source, identity, why)  # these arguments, so that it can be pickled
         self.source, self.identity, self.why = source, identity, why
 
+    def again(self) -> "BrokenImageError":
+        """The same error to be raised once more: tracebacks would add up in one that is kept."""
+        return BrokenImageError(self.source, self.identity, self.why)
+
     def __str__(self) -> str:
         return f"image {self.identity!r} of {self.source!r} cannot be decoded: {self.why}"
 

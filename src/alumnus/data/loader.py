@@ -6,22 +6,25 @@ of workers cannot matter, and resuming is starting at another position.
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from alumnus.data.augment import AugmentConfig
+from alumnus.data.augment import AugmentConfig, AugmentParams
 from alumnus.data.batch import BadImage, Batch, Source
+from alumnus.data.device_pixels import DevicePixels, DeviceViews
 from alumnus.data.mixture import Location, Mixture
 from alumnus.data.pixels import Size
-from alumnus.data.reader import BatchReader, Teach, Views
+from alumnus.data.reader import BatchReader, Readable, Renderer, Teach, Views
 
 __all__ = ["Loader", "make_loader", "sweep"]
 
 _T = TypeVar("_T")
+Finish = Callable[[Batch, AugmentParams], Batch]  # the rest of a split augmentation
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +34,15 @@ class Loader:
 
     def __init__(
         self,
-        reader: BatchReader,
+        reader: BatchReader[Any],
         starts: Sampler[int],
         *,
         num_workers: int,
         pin: bool,
-        colour_on: torch.device | None = None,
+        finish: Finish | None = None,
     ) -> None:
         self.bad_images: list[BadImage] = []
-        self.views, self.colour_on = reader.views, colour_on
+        self._finish = finish
         self._loader = _data_loader(reader, starts, num_workers=num_workers, pin=pin)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -49,11 +52,11 @@ class Loader:
                 raise ValueError(made.error)
             if made.batch is None:
                 continue
-            if self.colour_on is None:
+            if self._finish is None:
                 yield made.batch
             else:
                 assert made.params is not None, "the reader splits where colour is done elsewhere"
-                yield self.views.finish(made.batch, made.params, self.colour_on)
+                yield self._finish(made.batch, made.params)
 
 
 def make_loader(
@@ -72,6 +75,7 @@ def make_loader(
     teach: Teach | None = None,
     rank: int = 0,
     ranks: int = 1,
+    on_device: DevicePixels | None = None,
 ) -> Loader:
     """Endless training batches from `start_position` on, which may be any.
 
@@ -84,6 +88,8 @@ def make_loader(
     `colour_on` splits the augmentation: workers crop, resize and flip bytes, all else is done
     in batches on that device, from the same draws. `teach` gives the `targets` of each batch, in
     the worker that made it; it needs finished images, so not together with `colour_on`.
+    `on_device` holds the images of the mixture's sources: batches are made there, without
+    workers.
 
     A broken image is replaced by another of its source, chosen by (seed, position). ValueError
     while iterating where 17 tries in a row meet broken ones.
@@ -92,17 +98,29 @@ def make_loader(
         raise ValueError(
             "teachers in the workers need finished images: leave colour to the workers"
         )
+    if on_device is not None:
+        colour_on, num_workers, pin_memory = None, 0, False
+    views = Views(augment, size, teacher_size, channels, seed, split=colour_on is not None)
+    sources: Sequence[Readable[Any]] = mixture.sources
+    renderer: Renderer[Any] = views
+    if on_device is not None:
+        sources, renderer = on_device.sources, DeviceViews(views, on_device.pixels)
     reader = BatchReader(
-        mixture.sources,
-        Views(augment, size, teacher_size, channels, seed, split=colour_on is not None),
+        sources,
+        renderer,
         locate=mixture.locate,
         batch_size=batch_size,
         end=None,
         stride=ranks,
         teach=teach,
     )
-    starts = _Starts(start_position + rank, None, batch_size * ranks)
-    return Loader(reader, starts, num_workers=num_workers, pin=pin_memory, colour_on=colour_on)
+    return Loader(
+        reader,
+        _Starts(start_position + rank, None, batch_size * ranks),
+        num_workers=num_workers,
+        pin=pin_memory,
+        finish=partial(views.finish, device=colour_on) if colour_on is not None else None,
+    )
 
 
 def sweep(

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from alumnus.data.augment import AugmentConfig, AugmentParams, draw
-from alumnus.data.batch import BadImage, Batch, Sample, Source
+from alumnus.data.batch import BadImage, Batch, Sample
 from alumnus.data.colour import develop_batch
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.mixture import Location
@@ -19,10 +19,44 @@ from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 from alumnus.tokens import Tokens
 
-__all__ = ["BatchReader", "Made", "Teach", "Views"]
+__all__ = ["BatchReader", "Made", "Readable", "Renderer", "Teach", "Views"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
 
 Teach = Callable[[Batch], Mapping[str, Tokens]]
 MAX_REPLACEMENTS = 16  # tries for one broken image before its source is given up
+
+
+class Readable(Protocol[T_co]):
+    """Numbered images: a Source gives Samples, one on the device gives their places there."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def identity(self, index: int) -> str: ...
+
+    def read(self, index: int) -> T_co:
+        """BrokenImageError where the image cannot be decoded."""
+
+
+class Renderer(Protocol[T_contra]):
+    """From what was read and draws to the images of a batch."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def split(self) -> bool:
+        """Whether the draws are needed again, to finish the images elsewhere."""
+
+    def draw(self, places: Sequence[Location]) -> AugmentParams: ...
+
+    def render(self, samples: Sequence[T_contra], params: AugmentParams) -> tuple[Tensor, Tensor]:
+        """Images [B, C, H, W] of the student and of the teachers; may be one tensor."""
 
 
 class Views(NamedTuple):
@@ -39,8 +73,14 @@ class Views(NamedTuple):
         source, index, view = (list(column) for column in zip(*places, strict=True))
         return draw(self.seed, source, index, view, self.augment)
 
-    def render(self, sample: Sample, params: AugmentParams) -> tuple[Tensor, Tensor | None]:
-        """Images of the student and, where they differ, of the teachers."""
+    def render(self, samples: Sequence[Sample], params: AugmentParams) -> tuple[Tensor, Tensor]:
+        """Images of the student and of the teachers, one tensor where they are the same."""
+        seen = [self._render(sample, params[i]) for i, sample in enumerate(samples)]
+        students = torch.stack([student for student, _ in seen])
+        teachers = [teacher for _, teacher in seen if teacher is not None]
+        return students, torch.stack(teachers) if teachers else students
+
+    def _render(self, sample: Sample, params: AugmentParams) -> tuple[Tensor, Tensor | None]:
         see = view if self.split else apply
         rgb = see(sample.image, params, self.size, self.augment)
         teachers = None
@@ -104,13 +144,13 @@ class Made:
         )
 
 
-class BatchReader(Dataset[Made]):
+class BatchReader(Dataset[Made], Generic[T]):
     """`reader[start]` is the batch of positions start, start + stride, ..., batch_size of them."""
 
     def __init__(
         self,
-        sources: tuple[Source, ...],
-        views: Views,
+        sources: Sequence[Readable[T]],
+        views: Renderer[T],
         *,
         locate: Callable[[int], Location],
         batch_size: int,
@@ -140,23 +180,20 @@ class BatchReader(Dataset[Made]):
         except ValueError as error:
             return Made(None, bad, str(error))
 
-    def _batch(self, read: "list[tuple[int, Location, Sample]]", params: AugmentParams) -> Batch:
+    def _batch(self, read: list[tuple[int, Location, T]], params: AugmentParams) -> Batch:
         positions, places, samples = zip(*read, strict=True)
-        images, teacher_images = zip(
-            *(self.views.render(sample, params[i]) for i, sample in enumerate(samples)), strict=True
-        )
-        stacked = torch.stack(images)
+        images, teacher_images = self.views.render(samples, params)
         source, index, view = torch.tensor(places, dtype=torch.int64).unbind(dim=1)
         return Batch(
-            images=stacked,
-            teacher_images=stacked if teacher_images[0] is None else torch.stack(teacher_images),
+            images=images,
+            teacher_images=teacher_images,
             position=torch.tensor(positions, dtype=torch.int64),
             source=source,
             index=index,
             view=view,
         )
 
-    def _read(self, position: int, bad: list[BadImage]) -> tuple[int, Location, Sample] | None:
+    def _read(self, position: int, bad: list[BadImage]) -> tuple[int, Location, T] | None:
         """The sample at a position; where it is broken, another of its source or None (skip)."""
         place = self.locate(position)
         source = self.sources[place.source]

@@ -9,7 +9,7 @@ from PIL import Image
 from alumnus.data.batch import Sample, Source
 from alumnus.data.decode import BrokenImageError
 
-__all__ = ["Resident", "resident_bytes"]
+__all__ = ["Resident", "decode_kept", "resident_bytes"]
 
 PROBED = 32  # images whose size stands for the set's
 
@@ -28,7 +28,7 @@ class Resident:
         self.name, self.domain, self.generic = source.name, source.domain, source.generic
         self.classes = source.classes
         self._source = source  # for identities
-        self._kept = [_decoded(source, i, short_px) for i in range(len(source))]
+        self._kept = [decode_kept(source, i, short_px) for i in range(len(source))]
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -40,7 +40,7 @@ class Resident:
         """One image; BrokenImageError where it could not be decoded."""
         kept = self._kept[index]
         if isinstance(kept, BrokenImageError):
-            raise BrokenImageError(kept.source, kept.identity, kept.why)  # tracebacks would add up
+            raise kept.again()
         return Sample(Image.fromarray(kept), {})
 
     @property
@@ -52,12 +52,13 @@ class Resident:
 def resident_bytes(source: Source, *, short_px: int | None) -> int:
     """What keeping a source would take, from some of its images."""
     chosen = np.linspace(0, len(source) - 1, min(PROBED, len(source)), dtype=int)
-    probed = [_decoded(source, int(i), short_px) for i in chosen]
+    probed = [decode_kept(source, int(i), short_px) for i in chosen]
     sizes = [kept.nbytes for kept in probed if not isinstance(kept, BrokenImageError)]
     return int(np.mean(sizes) * len(source)) if sizes else 0
 
 
-def _decoded(source: Source, index: int, short_px: int | None) -> Pixels | BrokenImageError:
+def decode_kept(source: Source, index: int, short_px: int | None) -> Pixels | BrokenImageError:
+    """The pixels of an image as they are kept, or why there are none."""
     try:
         image = source.read(index).image
     except BrokenImageError as error:
