@@ -106,13 +106,19 @@ def test_a_step_that_is_not_finite_and_all_after_it_change_nothing(
     assert run.first_bad == 1
 
 
-def test_a_good_step_changes_weights_statistics_and_optimiser(images: Path) -> None:
-    run = distillation_of(config := config_of(images, "balance.weights=uncertainty"))
+@pytest.mark.parametrize(
+    ("weights", "state"),
+    [("uncertainty", "log_variance_T"), ("adaloss", "average_T"), ("gradnorm", "logit_T")],
+)
+def test_a_good_step_changes_weights_statistics_and_optimiser(
+    images: Path, weights: str, state: str
+) -> None:
+    run = distillation_of(config := config_of(images, f"balance.weights={weights}"))
     run.step(batches_of(config, 2), 0)
     before = state_of(run)
     run.step(batches_of(config, 2), 1)
     changed = differing(before, state_of(run))
-    assert {"balance.log_variance_T", "standardizers.red/cls/mean"} <= set(changed)
+    assert {f"balance.{state}", "standardizers.red/cls/mean"} <= set(changed)
     assert any(name.startswith("student.encoder.blocks") for name in changed)
     assert any(name.startswith("optimizer") for name in changed)
 

@@ -9,6 +9,8 @@ from alumnus.balance import (
     default_drop_probability,
     drop_teachers,
     eligible_table,
+    gradnorm_loss,
+    inverse_loss_weights,
     uncertainty_loss,
 )
 from alumnus.losses import distill_losses, feature_loss
@@ -177,6 +179,30 @@ def test_uncertainty_learns_the_inverse_of_each_loss() -> None:
     torch.testing.assert_close(
         log_variance_T.detach().exp(), torch.tensor([4.0, 0.5]), rtol=1e-3, atol=0
     )
+
+
+def test_adaloss_gives_every_teacher_the_same_weighted_loss() -> None:
+    average_T = torch.tensor([4.0, 0.5, 1.0])
+    weights_T = inverse_loss_weights(average_T)
+    torch.testing.assert_close(weights_T * average_T, (weights_T * average_T)[:1].expand(3))
+    torch.testing.assert_close(weights_T.mean(), torch.tensor(1.0))
+    assert inverse_loss_weights(torch.zeros(3)).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+def test_gradnorm_learns_weights_of_equal_gradients_and_more_for_the_slow(alpha: float) -> None:
+    slope_T, progress_T = torch.tensor([4.0, 0.5, 1.0]), torch.tensor([0.5, 0.5, 0.8])
+    logit_T = torch.zeros(3, requires_grad=True)
+    optimizer = torch.optim.SGD([logit_T], lr=0.01)
+    for _ in range(4000):
+        weights_T = logit_T.softmax(dim=0) * 3
+        gradnorm_loss(weights_T, slope_T, progress_T, alpha=alpha).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    norm_T = (weights_T * slope_T).detach()
+    wanted_T = (progress_T / progress_T.mean()) ** alpha
+    # a step of 0.01 along a gradient of absolute values leaves the weights within some percent
+    torch.testing.assert_close(norm_T / norm_T.mean(), wanted_T / wanted_T.mean(), rtol=0.1, atol=0)
 
 
 def test_published_drop_probabilities() -> None:

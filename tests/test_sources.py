@@ -334,3 +334,12 @@ def test_a_source_may_be_cut_to_its_first_images(tmp_path: Path) -> None:
     assert [cut.identity(i) for i in range(len(cut))] == [whole.identity(i) for i in range(3)]
     assert cut.name == whole.name
     assert len(open_source(f"{tmp_path / 'photos'}[:99]")) == 5
+
+
+def test_a_slice_and_the_rest_of_a_source_are_all_of_it(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", [f"{i}.jpg" for i in range(5)])
+    parts = [open_source(f"{tmp_path / 'photos'}{end}") for end in ("[:2]", "[2:3]", "[3:]")]
+    names = [part.identity(i) for part in parts for i in range(len(part))]
+    assert names == [f"{i}.jpg" for i in range(5)]
+    with pytest.raises(ValueError, match="keeps none of the 5 images"):
+        open_source(f"{tmp_path / 'photos'}[5:]")

@@ -14,16 +14,20 @@ __all__ = [
     "Aggregation",
     "Scope",
     "Sharing",
+    "Weighting",
     "aggregate",
     "default_drop_probability",
     "drop_teachers",
     "eligible_table",
+    "gradnorm_loss",
+    "inverse_loss_weights",
     "uncertainty_loss",
 ]
 
 Sharing = Literal["own", "own+generic", "full"]
 Aggregation = Literal["released", "sum"]
 Scope = Literal["rank", "global"]
+Weighting = Literal["fixed", "uncertainty", "adaloss", "gradnorm"]
 
 
 def eligible_table(
@@ -121,3 +125,39 @@ def uncertainty_loss(
     """
     v_T1 = log_variance_T.to(loss_TB.dtype).unsqueeze(1)
     return torch.where(coeff_TB > 0, torch.exp(-v_T1) * loss_TB + v_T1, loss_TB.detach())
+
+
+def inverse_loss_weights(average_T: Tensor) -> Tensor:  # [T], mean 1
+    """AdaLoss: each teacher weighs as the inverse of its average loss so far.
+
+        w_t = T (1 / a_t) / sum_s (1 / a_s)
+
+    Minimising the weighted sum goes the way of the sum of log losses. A teacher without a loss
+    so far (0) and those beside it weigh 1.
+
+    Source: Hu et al. 2019 (arXiv 1708.06832), section 3.2; a rival that UNIC cites.
+    Differs from it: scaled to mean 1, so that the learning rate keeps its meaning.
+    """
+    inverse_T = 1.0 / average_T
+    weights_T = inverse_T * (len(average_T) / inverse_T.sum())
+    return torch.where((average_T > 0).all(), weights_T, torch.ones_like(average_T))
+
+
+def gradnorm_loss(
+    weights_T: Tensor,  # learned
+    slope_T: Tensor,  # norm of each teacher's unweighted gradient at a shared weight; no gradient
+    progress_T: Tensor,  # loss over its first value; no gradient
+    *,
+    alpha: float = 1.5,
+) -> Tensor:  # []
+    """GradNorm: how far the weighted gradients are from equal norms, slow teachers first.
+
+        G_t = w_t g_t;   r_t = p_t / mean_s p_s;   sum_t | G_t - mean_s G_s * r_t^alpha |
+
+    The second term is a constant. Its gradient moves the weights alone.
+
+    Source: Chen et al. 2018 (arXiv 1711.02257), eq. 1 and 2; a rival that UNIC cites.
+    """
+    norm_T = weights_T * slope_T
+    wanted_T = norm_T.detach().mean() * (progress_T / progress_T.mean()) ** alpha
+    return (norm_T - wanted_T).abs().sum()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from alumnus.balance import Aggregation, Scope, Sharing
+from alumnus.balance import Aggregation, Scope, Sharing, Weighting
 from alumnus.config_errors import ConfigError, Problem, sentences, settled, without
 from alumnus.recipe_values import lay_over, read_recipe, recipe_names, spelled_out
 from alumnus.standardize import Kind as StandardizeKind
@@ -182,7 +182,9 @@ class BalanceSection(Section):
 
     sharing: Sharing = Field("full", description="which images teach which teachers")
     drop_p: Probability | Literal["auto"] = Field("auto", description="auto: as published")
-    weights: Literal["fixed", "uncertainty"] = Field("fixed", description="of the teachers")
+    weights: Weighting = Field(
+        "fixed", description="of the teachers; the others are rivals of dropping (drop_p=0)"
+    )
 
 
 class DeparturesSection(Section):
@@ -372,6 +374,12 @@ def conflicts(config: RunConfig) -> Iterator[Problem]:
             f"data.temperature is that of data.sampling=temperature, but data.sampling is "
             f"{config.data.sampling}",
             ("data.temperature", "data.sampling"),
+        )
+    if config.balance.weights == "gradnorm" and config.train.parallel == "fsdp2":
+        yield Problem(
+            "balance.weights=gradnorm needs the gradient of a whole weight, which "
+            "train.parallel=fsdp2 keeps in parts: take ddp, or other weights",
+            ("balance.weights", "train.parallel"),
         )
     low, high = config.data.augment.crop_scale
     if not 0 < low <= high <= 1:

@@ -106,7 +106,7 @@ def _datasets() -> tuple[Row, list[Row]]:
         ("hf:ORG/NAME:SPLIT, hf:FOLDER", "a data set of Hugging Face"),
         ("miniworld:objects", "procedural images with class, mask and depth, rendered here"),
         ("miniworld:objects:test", "its test split"),
-        ("ANY[:N]", "the first N images of any of these"),
+        ("ANY[M:N]", "images M up to N of any of these, [:N] the first N"),
     ]
     return ("data.train, tasks", "what"), rows
 

@@ -12,13 +12,24 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from alumnus.balance import Aggregation, Scope, aggregate, drop_teachers, uncertainty_loss
+from alumnus.balance import (
+    Aggregation,
+    Scope,
+    Weighting,
+    aggregate,
+    drop_teachers,
+    gradnorm_loss,
+    inverse_loss_weights,
+    uncertainty_loss,
+)
 from alumnus.losses import distill_losses
 from alumnus.randomness import draw_uniform
 from alumnus.standardize import Moments, Standardizers
 from alumnus.tokens import Tokens, TokenType
 
 __all__ = ["Balance", "DistillBatch", "Distillation", "Ranks", "Targets"]
+
+ADALOSS_DECAY = 0.99  # of the average loss, a step
 
 
 class DistillBatch(Protocol):
@@ -59,6 +70,8 @@ class Balance(nn.Module):
 
     eligible_TS: Tensor
     weights_T: Tensor
+    average_T: Tensor
+    first_T: Tensor
 
     def __init__(
         self,
@@ -66,28 +79,69 @@ class Balance(nn.Module):
         *,
         drop_probability: float,
         weights_T: Tensor,  # fixed weight of each teacher
-        uncertainty: bool = False,
+        weighting: Weighting = "fixed",  # what these are multiplied by
         aggregation: Aggregation = "released",
         scope: Scope = "rank",
     ) -> None:
         super().__init__()
         self.drop_probability, self.aggregation, self.scope = drop_probability, aggregation, scope
+        self.weighting = weighting
         self.register_buffer("eligible_TS", eligible_TS, persistent=False)
         self.register_buffer("weights_T", weights_T, persistent=False)
-        self.log_variance_T = nn.Parameter(torch.zeros(len(weights_T))) if uncertainty else None
+        zeros = torch.zeros(len(weights_T))
+        self.log_variance_T = nn.Parameter(zeros.clone()) if weighting == "uncertainty" else None
+        self.logit_T = nn.Parameter(zeros.clone()) if weighting == "gradnorm" else None
+        # 0: no step so far
+        self.register_buffer("average_T", zeros.clone(), persistent=weighting == "adaloss")
+        self.register_buffer("first_T", zeros.clone(), persistent=weighting == "gradnorm")
 
     def forward(
-        self, loss_TB: Tensor, source: Tensor, draw_TB: Tensor, ranks: Ranks
+        self,
+        loss_TB: Tensor,
+        source: Tensor,
+        draw_TB: Tensor,
+        ranks: Ranks,
+        shared: nn.Parameter | None,  # a weight that all losses depend on; for gradnorm
     ) -> Tensor:  # []; its mean over the ranks is the loss
         eligible_TB = self.eligible_TS[:, source]
         coeff_TB = drop_teachers(loss_TB.detach(), eligible_TB, draw_TB, p=self.drop_probability)
         coeff_TB = coeff_TB * self.weights_T.unsqueeze(1)
+        beside: Tensor | None = None  # trains the weights
         if self.log_variance_T is not None:
             loss_TB = uncertainty_loss(loss_TB, coeff_TB, self.log_variance_T)
+        elif self.logit_T is not None:
+            assert shared is not None, "gradnorm has one"
+            factor_T = self.logit_T.softmax(dim=0) * len(self.logit_T)
+            coeff_TB = coeff_TB * factor_T.detach().unsqueeze(1)
+            beside = self._gradnorm(loss_TB, factor_T, ranks, shared)
+        elif self.weighting == "adaloss":
+            coeff_TB = coeff_TB * inverse_loss_weights(self.average_T).unsqueeze(1)
         coeff_sum = None
         if self.scope == "global" and self.aggregation == "released":
             coeff_sum = ranks.all_reduce_sum(coeff_TB.sum()) / ranks.size
-        return aggregate(loss_TB, coeff_TB, kind=self.aggregation, coeff_sum=coeff_sum)
+        loss = aggregate(loss_TB, coeff_TB, kind=self.aggregation, coeff_sum=coeff_sum)
+        return loss if beside is None else loss + (beside - beside.detach())  # its gradient alone
+
+    def _gradnorm(
+        self, loss_TB: Tensor, factor_T: Tensor, ranks: Ranks, shared: nn.Parameter
+    ) -> Tensor:  # []
+        """One backward pass a teacher, through its projector to the shared weight."""
+        gradients = [
+            torch.autograd.grad(loss_B.mean(), shared, retain_graph=True)[0].float()
+            for loss_B in loss_TB
+        ]
+        slope_T = (ranks.all_reduce_sum(torch.stack(gradients)) / ranks.size).flatten(1).norm(dim=1)
+        loss_T = ranks.all_reduce_sum(loss_TB.detach().mean(dim=1)) / ranks.size
+        progress_T = torch.where(self.first_T > 0, loss_T / self.first_T, 1.0)
+        return gradnorm_loss(factor_T, slope_T, progress_T)
+
+    @torch.no_grad()
+    def update(self, loss_T: Tensor, ok: Tensor) -> None:
+        """Take the losses of a step, over all ranks, into the averages, where `ok` holds."""
+        mixed = ADALOSS_DECAY * self.average_T + (1.0 - ADALOSS_DECAY) * loss_T
+        average_T = torch.where(self.average_T > 0, mixed, loss_T)
+        self.average_T.copy_(torch.where(ok, average_T, self.average_T))
+        self.first_T.copy_(torch.where(ok & (self.first_T == 0), loss_T, self.first_T))
 
 
 @dataclass
@@ -130,6 +184,11 @@ class Distillation:
         self.first_bad = torch.tensor(-1, device=self.device)
         self.bad_T = torch.zeros(len(self.teacher_names), dtype=torch.bool, device=self.device)
         self.buffers = list(self.student.buffers())  # such as BatchNorm's
+        self.shared = None
+        if self.balance.weighting == "gradnorm":
+            encoder = self.student.get_submodule("encoder")
+            # the last one that is trained: frozen are those that no prediction depends on
+            self.shared = [p for p in encoder.parameters() if p.requires_grad and p.ndim > 1][-1]
 
     def start_average(self) -> None:
         """Begin the average, where there is one, at the student's present weights."""
@@ -186,6 +245,7 @@ class Distillation:
             buffer.copy_(torch.where(ok, buffer, old))
         for moments in seen:
             self.standardizers.update(moments, momentum=momentum, ok=ok)
+        self.balance.update(loss_T, ok)
         self._average(ok)
         return {
             "loss": loss,
@@ -241,7 +301,7 @@ class Distillation:
             self.seed, step, "teacher dropping", (len(loss_TB), self.global_batch)
         )[:, batch.position.cpu() % self.global_batch].to(loss_TB.device, non_blocking=True)
         source = batch.source.to(loss_TB.device, non_blocking=True)
-        return self.balance(loss_TB, source, draw_TB, self.ranks), loss_TB, moments
+        return self.balance(loss_TB, source, draw_TB, self.ranks, self.shared), loss_TB, moments
 
     @torch.no_grad()
     def _average(self, ok: Tensor) -> None:

@@ -104,7 +104,7 @@ def build_distillation(
         eligible_TS,
         drop_probability=default_drop_probability(len(teachers)) if drop_p == "auto" else drop_p,
         weights_T=torch.tensor([config.teachers[name].loss_weight for name in teachers]),
-        uncertainty=config.balance.weights == "uncertainty",
+        weighting=config.balance.weights,
         aggregation=config.departures.aggregation,
         scope=config.departures.scope,
     ).to(device)

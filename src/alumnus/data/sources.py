@@ -43,16 +43,16 @@ def open_source(
     - `hf:ORG/NAME`, `hf:ORG/NAME:SPLIT`, `hf:FOLDER`: a data set of Hugging Face (`HubSource`)
     - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
 
-    A split may end the spec: `packs/caltech50:test`; a last `[:N]` keeps the first N images:
-    `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
+    A split may end the spec: `packs/caltech50:test`; a last `[M:N]` keeps the images from M up to
+    N, as of a list: `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
     of their json fields, rows of a list by those of its columns: `{"domain": "people"}`. `columns`
     says which column holds what: `{"image": "file", "label": "species"}`. The default
     name is that of the folder or file, followed by the values of `where`. Raises ValueError, in
     one sentence, for whatever cannot be opened.
     """
-    if first := re.fullmatch(r"(.+)\[:(\d+)\]", str(spec)):
+    if part := re.fullmatch(r"(.+)\[(\d*):(\d*)\]", str(spec)):
         whole = open_source(
-            first[1],
+            part[1],
             split=split,
             name=name,
             domain=domain,
@@ -60,7 +60,10 @@ def open_source(
             where=where,
             columns=columns,
         )
-        return Subset(whole, range(min(int(first[2]), len(whole))))
+        kept = range(len(whole))[int(part[2] or 0) : int(part[3] or len(whole))]
+        if not kept:
+            raise ValueError(f"{str(spec)!r} keeps none of the {len(whole)} images")
+        return Subset(whole, kept)
     if str(spec).startswith("miniworld:"):
         return _open_miniworld(str(spec), split=split, name=name, domain=domain, generic=generic)
     if str(spec).startswith("hf:"):
