@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alumnus.balance import aggregate, eligible_table
-from alumnus.distill import Balance, Distillation, DistillBatch
+from alumnus.distill import Distillation, DistillBatch
 from alumnus.losses import distill_losses
 from alumnus.released import name_from_reference, student_from_reference_state
 from alumnus.standardize import Standardizers
@@ -20,6 +20,7 @@ from alumnus.teachers.base import match_images
 from alumnus.tokens import Grid, Tokens, TokenType
 from alumnus.training.optimizer import build_adamw, clip_each, parameter_groups
 from alumnus.training.schedules import cosine_schedule, peak_rate
+from alumnus.weighing import Balance
 from golden_files import golden, golden_json, sub
 
 pytestmark = pytest.mark.golden

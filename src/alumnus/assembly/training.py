@@ -14,7 +14,7 @@ from alumnus.config import RunConfig
 from alumnus.data import (
     Batch,
 )
-from alumnus.distill import Balance, Distillation, Ranks
+from alumnus.distill import Distillation
 from alumnus.encoders import Encoder, EncoderSpec, grid_side, resize_pos_embed
 from alumnus.hardware import choose_bf16
 from alumnus.projectors import ProjectorSpec
@@ -29,6 +29,7 @@ from alumnus.training.distributed import ALONE, World, shard, spread
 from alumnus.training.optimizer import build_adamw, clip_each
 from alumnus.training.schedules import cosine_schedule, peak_rate
 from alumnus.training.sharding import fill
+from alumnus.weighing import Balance, Ranks
 
 __all__ = [
     "build_distillation",
