@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ import toys
 from alumnus import api
 from alumnus.training.distributed import World
 from rank_runs import Case
+from torchrun import started
 
 TESTS = Path(__file__).parent
 KINDS = {
@@ -61,20 +60,6 @@ def torchrun(ranks: int, cases: list[Case], place: Path) -> None:
     done = started(ranks, [str(TESTS / "rank_runs.py"), str(file)])
     said, _ = done.communicate(timeout=240)
     assert done.returncode == 0, own_words(said)
-
-
-def started(ranks: int, words: list[str]) -> "subprocess.Popen[str]":
-    """A command in so many processes under torchrun."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*run, "--nproc-per-node", str(ranks), *words],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def own_words(said: str) -> str:

@@ -368,6 +368,18 @@ def test_activation_checkpointing_changes_memory_only(images: Path, student: str
     assert calls == [2, 4]  # for two micro-batches: forward, and again for backward
 
 
+@pytest.mark.slow
+def test_compiled_run_is_the_same_run_and_its_tensors_keep_their_names(images: Path) -> None:
+    ran = {}
+    for switch in ("false", "true"):
+        words = ["student.drop_path=0", f"train.compile={switch}", f"out={images.parent / switch}"]
+        ran[switch] = api.distill(config_of(images, *words))
+    eager, compiled = ran["false"], ran["true"]
+    assert compiled.loss == pytest.approx(eager.loss, abs=1e-5)
+    ours, theirs = (load_student(run.folder).student.state_dict() for run in (compiled, eager))
+    assert list(ours) == list(theirs)
+
+
 def test_activation_checkpointing_of_a_student_that_cannot_is_refused(images: Path) -> None:
     words = ["projector={kind: mlp}", "student.model=python:toys:convolution"]
     with pytest.raises(ValueError, match="has no set_grad_checkpointing"):

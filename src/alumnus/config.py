@@ -251,6 +251,9 @@ class TrainSection(Section):
     checkpoint_activations: bool = Field(
         False, description="compute blocks again in the backward pass: less memory, more time"
     )
+    compile: bool = Field(
+        False, description="torch.compile student's blocks, projectors, teachers: faster, later"
+    )
     log_every: PositiveInt = Field(20, description="steps between reports")
     eval_every: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto",

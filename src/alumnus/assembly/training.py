@@ -113,6 +113,8 @@ def build_distillation(
     _freeze_unused(student, config.data.size)
     if config.train.checkpoint_activations:
         _checkpoint_activations(student.encoder, config.student.model)
+    if config.train.compile:
+        _compile(student, teachers)
     ema = None if config.train.ema is None else copy.deepcopy(student).requires_grad_(False)
     network, no_sync = spread(student, student.units, world, config.train.parallel)
     if ema is not None and world.size > 1 and config.train.parallel == "fsdp2":
@@ -194,6 +196,18 @@ def start_from(path: str, run: Distillation) -> None:
         )
     fill(ours, state)
     run.start_average()
+
+
+def _compile(student: Student, teachers: Mapping[str, Teacher]) -> None:
+    """In place, so that no tensor changes its name; block by block, so that equal ones share code.
+
+    Teachers on the host are not torch's.
+    """
+    for unit in student.units:
+        unit.compile()
+    for teacher in teachers.values():
+        if teacher.runs_on == "device":
+            teacher.network.compile()
 
 
 def _freeze_unused(student: Student, side_px: int) -> None:
