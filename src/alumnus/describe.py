@@ -9,6 +9,7 @@ import timm
 from alumnus import hub
 from alumnus.cachedir import cache_dir
 from alumnus.config import load_config, recipe_names
+from alumnus.data import BENCHMARKS, Benchmark
 from alumnus.encoders import VIT_SIZES
 from alumnus.hardware import choose_bf16, choose_device, choose_workers
 from alumnus.run_folder import environment
@@ -107,8 +108,17 @@ def _datasets() -> tuple[Row, list[Row]]:
         ("miniworld:objects", "procedural images with class, mask and depth, rendered here"),
         ("miniworld:objects:test", "its test split"),
         ("ANY[M:N]", "images M up to N of any of these, [:N] the first N"),
+        *((f"{b.name}:ROOT[:SPLIT]", _published(b)) for b in BENCHMARKS.values()),
     ]
     return ("data.train, tasks", "what"), rows
+
+
+def _published(benchmark: Benchmark) -> str:
+    """Sizes and origin of a published set; none is ever downloaded."""
+    images = ", ".join(
+        f"{count:,} {split}" if count else split for split, count in benchmark.images.items()
+    )
+    return f"{benchmark.classes:,} classes; {images}; {benchmark.origin}"
 
 
 LISTS: dict[str, Callable[[], tuple[Row, list[Row]]]] = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alumnus.config import load_config
-from alumnus.data import BrokenImageError, Sample, Source, open_source
+from alumnus.data import BrokenImageError, Sample, Source, open_source, shows_some_classes
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.images import luminance
@@ -60,6 +60,7 @@ def parse_tasks(
             resize_ratio=resize_ratio,
             trials=trials,
             seed=seed,
+            among="test" if shows_some_classes(test) else "train",
         )
         for kind, train, tests in map(parse_task, texts)
         for test in tests

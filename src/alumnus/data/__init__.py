@@ -3,6 +3,7 @@
 from alumnus.data.augment import DUNE, UNIC, AugmentConfig, AugmentParams, crop_box, draw
 from alumnus.data.bad_images import BadImages
 from alumnus.data.batch import BadImage, Batch, Sample, Source
+from alumnus.data.benchmarks import BENCHMARKS, Benchmark, shows_some_classes
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.device_pixels import DevicePixels
 from alumnus.data.folder import FolderSource
@@ -16,6 +17,7 @@ from alumnus.data.sources import open_source
 from alumnus.data.subset import Subset
 
 __all__ = [
+    "BENCHMARKS",
     "DUNE",
     "UNIC",
     "AugmentConfig",
@@ -23,6 +25,7 @@ __all__ = [
     "BadImage",
     "BadImages",
     "Batch",
+    "Benchmark",
     "BrokenImageError",
     "DevicePixels",
     "FolderSource",
@@ -45,6 +48,7 @@ __all__ = [
     "make_loader",
     "open_source",
     "resident_bytes",
+    "shows_some_classes",
     "split_indices",
     "sweep",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alumnus.data.batch import Source
+from alumnus.data.benchmarks import benchmark_spec, open_benchmark
 from alumnus.data.file_list import LIST_SUFFIXES, FileListSource
 from alumnus.data.folder import FolderSource
 from alumnus.data.hub_data import HubSource
@@ -41,6 +42,7 @@ def open_source(
     - tar shards, by path or URL, with braces and stars: `s3://bucket/train-{000..099}.tar`
       (`TarSource`)
     - `hf:ORG/NAME`, `hf:ORG/NAME:SPLIT`, `hf:FOLDER`: a data set of Hugging Face (`HubSource`)
+    - `dtd:ROOT`, `dtd:ROOT:test`: published sets at ROOT by name (`BENCHMARKS`)
     - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
 
     A split may end the spec: `packs/caltech50:test`; a last `[M:N]` keeps the images from M up to
@@ -76,6 +78,14 @@ def open_source(
             domain=domain,
             generic=generic,
         )
+    if published := benchmark_spec(str(spec)):
+        if where or columns:
+            raise ValueError(f"where and columns do not select from the published set {spec!r}")
+        benchmark, root, own_split = published
+        if split is not None and own_split not in (None, split):
+            raise ValueError(f"{spec!r} names the split {own_split!r}, but split is {split!r}")
+        chosen = own_split or split
+        return open_benchmark(benchmark, root, chosen, name=name, domain=domain, generic=generic)
     if named := re.fullmatch(
         rf"(.+({'|'.join(map(re.escape, FILE_ENDINGS))})):([^:/]+)", str(spec)
     ):
