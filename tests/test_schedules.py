@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from alumnus.training.optimizer import clip_each, parameter_groups
-from alumnus.training.schedules import cosine_schedule, evenly_spaced, peak_rate, total_steps
+from alumnus.training.schedules import (
+    cosine_schedule,
+    evenly_spaced,
+    peak_rate,
+    poly_schedule,
+    total_steps,
+)
 from golden_files import golden, golden_json, sub
 
 
@@ -95,3 +101,11 @@ def test_biases_and_vectors_are_not_decayed() -> None:
 def test_a_warmup_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ValueError, match="warm-up of 11 steps does not fit into 10 steps"):
         cosine_schedule(1.0, 0.0, steps=10, warmup_steps=11)
+
+
+def test_poly_schedule_is_the_linear_decay_times_a_linear_warm_up() -> None:
+    rates = poly_schedule(2.0, steps=100, warmup_steps=10)
+    assert rates[0] == pytest.approx(2.0 * 1e-6)
+    assert rates[5] == pytest.approx(2.0 * 0.95 * (0.5 + 0.5e-6))
+    np.testing.assert_allclose(rates[10:], 2.0 * (1 - np.arange(10, 100) / 100))
+    np.testing.assert_allclose(poly_schedule(2.0, steps=4), [2.0, 1.5, 1.0, 0.5])

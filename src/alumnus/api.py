@@ -89,7 +89,7 @@ def evaluate(
     models: Sequence[str],
     tasks: Sequence[str],
     *,
-    size: int = 224,
+    size: int | None = None,
     resize_ratio: float = 1.0,
     trials: int = 40,
     batch_size: int = 64,
@@ -99,7 +99,9 @@ def evaluate(
     """Measure runs, encoders, released checkpoints and teachers, all in the same way.
 
     A run brings its bare encoder, its projection into each teacher's space, the same encoder
-    untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`.
+    untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`,
+    `segmentation=PATH`. `size`, px, is that of segmentation (512 where not given), and of other
+    tasks where a model has none (224).
     Images are resized to `resize_ratio * size` along the short side, of which `size` is cut out.
     """
     opened = measure.parse_tasks(

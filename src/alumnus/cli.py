@@ -73,13 +73,18 @@ def evaluate(
     task: Annotated[
         list[str],
         typer.Option(
-            help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=... or joints=PATH; "
-            "may be repeated"
+            help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=..., joints=PATH or "
+            "segmentation=PATH; may be repeated"
         ),
     ],
     size: Annotated[
-        int, typer.Option(min=1, help="Side of the images, px, where a model has none")
-    ] = 224,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of the images, px: of segmentation (512 if not given), of other tasks where "
+            "a model has none (224)",
+        ),
+    ] = None,
     resize_ratio: Annotated[
         float, typer.Option(min=1, max=4, help="Short side of the resized image over the crop")
     ] = 1.0,

@@ -33,14 +33,21 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 TASK_KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
+SIZE_PX: dict[TaskKind, int] = {"segmentation": 512}  # of the published protocol; others 224
 
 
 def parse_tasks(
-    texts: Sequence[str], *, size_px: int, trials: int, seed: int = 0, resize_ratio: float = 1.0
+    texts: Sequence[str],
+    *,
+    size_px: int | None = None,
+    trials: int,
+    seed: int = 0,
+    resize_ratio: float = 1.0,
 ) -> list[TaskSpec]:
     """`knn=PATH` (its splits train and test) or `knn=TRAIN,TEST` as tasks; opens each source once.
 
-    `logistic=TRAIN,TEST,TEST` is one task for each test, and fits once for all of them.
+    `logistic=TRAIN,TEST,TEST` is one task for each test, and fits once for all of them. Without
+    `size_px` it is 512 for segmentation and 224 for others.
 
     ValueError, one sentence, for a task that cannot be read or whose images are not there.
     """
@@ -56,7 +63,7 @@ def parse_tasks(
             kind=kind,
             train=opened(train),
             test=opened(test),
-            size_px=size_px,
+            size_px=size_px or SIZE_PX.get(kind, 224),
             resize_ratio=resize_ratio,
             trials=trials,
             seed=seed,
@@ -94,9 +101,11 @@ def _check_labels(task: TaskSpec) -> None:
     """
     for source in (task.train, task.test):
         labels = _first_sample(source).fields
-        held = labels.get("json", {}).get("joints") if task.kind == "joints" else labels.get("cls")
+        what, held = {
+            "joints": ("joints", labels.get("json", {}).get("joints")),
+            "segmentation": ("masks", labels.get("mask")),
+        }.get(task.kind, ("classes", labels.get("cls")))
         if held is None:
-            what = "joints" if task.kind == "joints" else "classes"
             raise ValueError(
                 f"task {task.name!r} needs {what}, which {source.name!r} does not have"
             )
@@ -217,7 +226,15 @@ def bare_model(name: str, device: torch.device) -> EvalModel:
 
 def teacher_model(teacher: Teacher) -> EvalModel:
     """A teacher at its own input size."""
-    return EvalModel(name=teacher.name, kind="teacher", fn=teacher, size_px=teacher.input_size)
+    return EvalModel(
+        name=teacher.name,
+        kind="teacher",
+        fn=teacher,
+        size_px=teacher.input_size,
+        dense_fn=None if teacher.fixed_size else teacher.encode,
+        patch_px=teacher.patch_size,
+        fixed_size=teacher.fixed_size,
+    )
 
 
 def student_models(loaded: LoadedStudent, label: str, device: torch.device) -> list[EvalModel]:
@@ -244,6 +261,7 @@ def _trained_models(loaded: LoadedStudent, label: str, device: torch.device) -> 
             kind="projected",
             fn=projection(teacher),
             size_px=student.encoder.image_size,
+            patch_px=student.encoder.patch_size,
         )
         for teacher in loaded.spec.projectors
     ]
@@ -281,6 +299,7 @@ def encoder_model(label: str, encoder: Encoder, device: torch.device) -> EvalMod
         kind="student",
         fn=lambda images: encoder(seen(images)).final,
         size_px=encoder.image_size,
+        patch_px=encoder.patch_size,
     )
 
 

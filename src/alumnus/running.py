@@ -15,8 +15,8 @@ from alumnus.config import RunConfig, load_config, to_yaml
 from alumnus.data import BadImage, BadImages, Batch
 from alumnus.distill import Distillation
 from alumnus.evaluation.results import Results
-from alumnus.evaluation.suite import TaskSpec
 from alumnus.evaluation.suite import evaluate as evaluate_models
+from alumnus.evaluation.tasks import TaskSpec
 from alumnus.report.table import plain, results_table
 from alumnus.run_folder import RunFolder
 from alumnus.runs import load_student, save_encoder, save_student

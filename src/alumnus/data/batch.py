@@ -37,7 +37,7 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the values of the field "cls"; None without such labels."""
+        """Names of the values of the field "cls" or "mask"; None without such labels."""
 
     def __len__(self) -> int: ...
 

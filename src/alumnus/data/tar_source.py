@@ -73,7 +73,8 @@ class TarSource:
         self._place = np.column_stack([number, np.concatenate([s.images for s in indexed])])
         if where:
             self._select(where, what)
-        self.classes = class_names if "cls" in json.loads(self._extras[0]) else None
+        labelled = {"cls", "mask.png"} & set(json.loads(self._extras[0]))
+        self.classes = class_names if labelled else None
 
     def __len__(self) -> int:
         return len(self._place)

@@ -1,7 +1,7 @@
 """The suite: the same images and protocols for students and teachers alike."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from alumnus.evaluation.features import FeatureKind, Features, extract_all
 from alumnus.evaluation.joints import JOINT_GRID
 from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol
 from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskRecord, TaskScore
+from alumnus.evaluation.segmentation_task import segment, segmentation_protocol
 from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskSpec
 
 __all__ = ["CONSTANT", "TaskSpec", "evaluate"]
@@ -49,7 +50,21 @@ def evaluate(
     missing: dict[str, dict[str, str]] = {t.name: {} for t in tasks}
     records: dict[str, TaskRecord] = {}
     any_model = models[0].name
-    for group in _groups(tasks):
+    for task in tasks:
+        if task.kind == "segmentation":
+            found = segment(
+                models,
+                task,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                device=device,
+                say=say,
+            )
+            scores[task.name] = {**found.scores, CONSTANT: found.constant}
+            missing[task.name] = dict(found.missing)
+            how = segmentation_protocol(task)
+            records[task.name] = _record(task, found.train, found.test, how)
+    for group in _groups([task for task in tasks if task.kind != "segmentation"]):
         first = group[0]
         train = _extract(models, first, first.train, batch_size, num_workers, device, say)
         fitted: dict[tuple[object, ...], Scorer] = {}
@@ -70,7 +85,8 @@ def evaluate(
                         missing[task.name][model.name] = str(error)
                 held = TestSet(features=test[any_model], among=among)
                 scores[task.name][CONSTANT] = constant_score(task, train[any_model], held)
-                records[task.name] = _record(task, train[any_model], test[any_model])
+                used = (train[any_model].indices, test[any_model].indices)
+                records[task.name] = _record(task, *used, protocol(task))
     return Results(
         models=(
             *(ModelRecord(name=m.name, kind=m.kind) for m in models),
@@ -164,7 +180,12 @@ def _among(task: TaskSpec) -> Tensor | None:
     return None if task.among == "train" else _class_numbers(task.test, task.train)
 
 
-def _record(task: TaskSpec, train: Features, test: Features) -> TaskRecord:
+def _record(
+    task: TaskSpec,
+    train: Tensor,  # [n] int64, places in the source
+    test: Tensor,  # [m] int64
+    how: Mapping[str, JsonValue],
+) -> TaskRecord:
     return TaskRecord(
         name=task.name,
         kind=task.kind,
@@ -173,18 +194,18 @@ def _record(task: TaskSpec, train: Features, test: Features) -> TaskRecord:
         seed=task.seed,
         train=_images(task.train, train),
         test=_images(task.test, test),
-        protocol=protocol(task),
+        protocol=how,
     )
 
 
-def _images(source: Source, features: Features) -> dict[str, JsonValue]:
+def _images(source: Source, indices: Tensor) -> dict[str, JsonValue]:
     """Which images: two evaluations with the same hash saw the same ones in the same order."""
     digest = hashlib.sha256()
-    for index in features.indices.tolist():
+    for index in indices.tolist():
         digest.update(source.identity(index).encode() + b"\n")
     return {
         "source": source.name,
-        "images": len(features),
-        "left_out": len(source) - len(features),
+        "images": len(indices),
+        "left_out": len(source) - len(indices),
         "identities_sha256": digest.hexdigest(),
     }

@@ -7,22 +7,25 @@ from alumnus.data import Source
 from alumnus.evaluation.features import FeatureFn, Geometry
 from alumnus.evaluation.joints import LSP_TORSO, Pairs
 from alumnus.evaluation.results import ModelKind
+from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.spelling import unknown
 
 __all__ = ["METRICS", "EvalModel", "LacksFeatureError", "TaskKind", "TaskSpec"]
 
-TaskKind = Literal["knn", "logistic", "logistic-sgd", "joints"]
+TaskKind = Literal["knn", "logistic", "logistic-sgd", "joints", "segmentation"]
 METRICS: dict[TaskKind, str] = {
     "knn": "top-1 of weighted k-NN, %",
     "logistic": "top-1 of logistic regression, %",
     "logistic-sgd": "top-1 of logistic regression by SGD, %",
     "joints": "PCK@0.2 of the torso, %",
+    "segmentation": "mean IoU of a linear head, %",
 }
 SHORT: dict[TaskKind, str] = {
     "knn": "k-NN",
     "logistic": "logistic",
     "logistic-sgd": "logistic-sgd",
     "joints": "PCK",
+    "segmentation": "mIoU",
 }
 
 
@@ -34,6 +37,10 @@ class EvalModel:
     kind: ModelKind
     fn: FeatureFn  # [B, 3, S, S] ImageNet-normalised -> tokens, in evaluation mode
     size_px: int | None = None  # of its input, where it is not the task's
+    # Segmentation asks every model for the size of the task:
+    dense_fn: FeatureFn | None = None  # in place of an `fn` that would go back to `size_px`
+    patch_px: int = 1  # sizes are rounded to multiples of it
+    fixed_size: bool = False  # `size_px` or nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,7 @@ class TaskSpec:
     trials: int = 40  # of the search for C, or for learning rate and weight decay
     among: Literal["train", "test"] = "train"
     torso: Pairs = field(default=LSP_TORSO)
+    segmentation: SegmentationProtocol = field(default_factory=SegmentationProtocol)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TaskKind):

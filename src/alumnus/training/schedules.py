@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["cosine_schedule", "evenly_spaced", "peak_rate", "total_steps"]
+__all__ = ["cosine_schedule", "evenly_spaced", "peak_rate", "poly_schedule", "total_steps"]
 
 
 def cosine_schedule(
@@ -25,6 +25,21 @@ def cosine_schedule(
     i = np.arange(steps - warmup_steps)
     cosine = final + 0.5 * (base - final) * (1 + np.cos(math.pi * i / max(len(i), 1)))
     return np.concatenate([warmup, cosine])
+
+
+def poly_schedule(
+    base: float, *, steps: int, warmup_steps: int = 0
+) -> NDArray[np.float64]:  # [steps]
+    """Linear decay from `base` towards 0, in the warm-up times a linear rise from almost 0.
+
+        base * (1 - i / steps) * min(1, 1 - (1 - 1e-6) * (1 - i / warmup_steps))
+
+    Source: mmsegmentation's `poly` policy of power 1 with linear warm-up, as in DINOv2's
+    configurations of linear segmentation.
+    """
+    i = np.arange(steps)
+    rise = 1 - (1 - 1e-6) * np.clip(1 - i / max(warmup_steps, 1), 0, None)
+    return np.asarray(base * (1 - i / steps) * rise if warmup_steps else base * (1 - i / steps))
 
 
 def peak_rate(rate: float, *, batch: int) -> float:
