@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,6 +15,15 @@ ROOT = Path(os.environ.get("ALUMNUS_GOLDEN") or Path(__file__).parent / "golden"
 def golden_path(filename: str) -> Path:
     """Path of a file of the core set."""
     return ROOT / "core" / filename
+
+
+def threed(name: str) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of `threed/<name>.safetensors`, weights as float32, and the settings in it."""
+    path = ROOT / "threed" / f"{name}.safetensors"
+    with safe_open(path, framework="pt") as file:
+        settings = json.loads(file.metadata()["config"])
+    tensors = {k: v.float() if k.startswith("w/") else v for k, v in load_file(path).items()}
+    return tensors, settings
 
 
 def golden(name: str) -> dict[str, Tensor]:

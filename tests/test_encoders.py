@@ -34,6 +34,8 @@ from golden_files import golden, golden_json, sub
 
 DOCUMENTED = (
     "alumnus.encoders.conversion",
+    "alumnus.encoders.official",
+    "alumnus.encoders.positions",
     "alumnus.released",
     "alumnus.spelling",
 )
@@ -107,7 +109,8 @@ def test_resizing_stored_positions_equals_the_reference() -> None:
         close(resize_pos_embed(old, case["new_side"]), new, atol=1e-6)
 
 
-DINOV2 = sorted((Path(__file__).parent / "golden" / "manifests" / "dinov2").glob("*.json"))
+MANIFESTS = Path(__file__).parent / "golden" / "manifests"
+DINOV2 = sorted((MANIFESTS / "teachers").glob("*dinov2*.json"))
 
 
 @pytest.mark.parametrize("path", DINOV2, ids=lambda path: path.stem)

@@ -25,6 +25,7 @@ from alumnus.teachers import (
 )
 from alumnus.teachers.base import match_images, resize_images
 from alumnus.teachers.litert_teacher import LitertNetwork
+from alumnus.teachers.timm_teacher import TimmNetwork, timm_network
 from alumnus.tokens import EncoderOutput, Tokens
 from golden_files import golden, golden_json
 from tiny_teachers import PatchMean, patch_mean_teacher, write_tiny_litert
@@ -302,23 +303,49 @@ def test_fingerprints_follow_the_weights() -> None:
 def test_the_list_has_a_row_for_each_released_file() -> None:
     names = [info.name for info in list_teachers()]
     assert set(hub.RELEASED) <= set(names)
-    assert len(set(names)) == len(names)
+    assert set(names) == set(TEACHERS)
+
+
+HERE = ("miniworld-objects", *hub.RELEASED)  # with weights that need no hub
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("name", HERE)
 def test_a_registered_teacher_is_as_its_row_says(name: str) -> None:
     try:
         teacher = load_teacher(name)
     except UnavailableError as error:
         pytest.skip(str(error))
-    info = TEACHERS[name]
-    assert (teacher.dim, teacher.input_size, teacher.token_types, teacher.domain) == (
-        info.dim,
-        info.input_size,
-        info.token_types,
-        info.domain,
-    )
-    tokens = teacher(torch.randn(1, 3, 64, 64))
-    assert tokens.types == info.token_types
-    assert all(tokens.of(t).shape[-1] == info.dim for t in tokens.types)
+    assert_as_stated(teacher.network, TEACHERS[name].traits)
+
+
+def assert_as_stated(network: nn.Module, traits: Traits, *, device: str = "cpu") -> None:
+    side = traits.input_size or 16 * traits.patch_size
+    output = network(torch.zeros(1, 3, side, side, device=device))
+    tokens = output.final if isinstance(output, EncoderOutput) else output
+    assert set(traits.token_types) <= set(tokens.types)
+    assert all(tokens.of(t).shape[-1] == traits.dim for t in tokens.types)
+    assert tokens.grid == (side // traits.patch_size,) * 2
+
+
+FROM_TIMM = {n: i for n, i in TEACHERS.items() if getattr(i.network, "func", 0) is timm_network}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (i.traits.dim > 384))
+        for n, i in FROM_TIMM.items()
+    ],
+)
+def test_a_teacher_of_timm_is_as_its_row_says(name: str) -> None:
+    info = FROM_TIMM[name]
+    (model,) = info.network.args  # type: ignore[attr-defined]
+    config = timm.get_pretrained_cfg(model)
+    assert config is not None
+    with torch.device("meta"):  # shapes only: up to 7 B parameters
+        built = timm.create_model(model, num_classes=0)
+        assert_as_stated(TimmNetwork(built), info.traits, device="meta")
+    assert (info.traits.mean, info.traits.std) == (config.mean, config.std)
+    assert info.traits.licence.lower() == config.license
+    assert info.weights == f"hf:{config.hf_hub_id}/model.safetensors"

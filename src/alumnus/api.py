@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from alumnus import assembly, hub, measure, preflight
+from alumnus import assembly, measure, preflight
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
 from alumnus.data import eval_transform, open_source
@@ -22,6 +22,7 @@ from alumnus.replaying import ReplayedStep, replay_step
 from alumnus.report.pca import pca_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
+from alumnus.teachers import fetch_weights
 from alumnus.training.distributed import ALONE, join_world
 from alumnus.training.loop import Interval
 
@@ -180,7 +181,7 @@ def replay(run: str | Path, step: int) -> ReplayedStep:
 
 def get(name: str) -> Path:
     """Fetch the weights of a teacher into the cache, so that it works offline from then on."""
-    return hub.get(name)
+    return fetch_weights(name)
 
 
 @dataclass(frozen=True)

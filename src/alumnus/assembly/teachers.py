@@ -49,6 +49,7 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
                 tokens=None if section.tokens is None else tuple(section.tokens),
                 domain=section.domain,
                 grid=section.grid,
+                pos_interp=section.pos_interp,
             )
         except UnavailableError as error:
             if not section.optional:

@@ -99,7 +99,7 @@ def infer_encoder_spec(
             f"an encoder of width {dim} has no standard number of heads and the file does not "
             "tell: pass num_heads"
         )
-    gated = _is_gated(state)
+    gated, mean_pooled = _is_gated(state), "fc_norm.weight" in state
     ratio = fc1.shape[0] / dim
     if gated:
         ratio = 4.0 if swiglu_hidden(dim, 4.0) == fc2.shape[1] else 1.5 * fc2.shape[1] / dim
@@ -120,9 +120,11 @@ def infer_encoder_spec(
         ffn="swiglu" if gated else "mlp",
         qk_norm="blocks.0.attn.q_norm.weight" in state,
         norm_affine="blocks.0.norm1.weight" in state,
-        last_norm_affine="norm.weight" in state,
+        last_norm_affine=mean_pooled or "norm.weight" in state,
         mask_token="mask_token" in state,
         pos_interp=pos_interp,
+        pre_norm="norm_pre.weight" in state,
+        mean_pooled=mean_pooled,
     )
 
 

@@ -10,20 +10,28 @@ from torch import Tensor
 from alumnus.spelling import unknown
 from alumnus.tokens import Grid
 
-__all__ = ["PosInterp", "grid_side", "interpolate_positions", "resize_pos_embed"]
+__all__ = ["PosInterp", "grid_side", "interpolate_positions", "is_square", "resize_pos_embed"]
 
 PosInterp = Literal["offset", "antialias", "size"]
 
 
+def is_square(number: int) -> bool:
+    """Whether that many patches make a square grid.
+
+    >>> is_square(196), is_square(197)
+    (True, False)
+    """
+    return math.isqrt(number) ** 2 == number
+
+
 def grid_side(pos_embed: Tensor) -> int:  # [1, 1 + M*M, D] -> M
     """Side of the square grid that a position embedding with a [CLS] entry covers."""
-    side = math.isqrt(pos_embed.shape[1] - 1)
-    if side * side != pos_embed.shape[1] - 1:
+    if not is_square(pos_embed.shape[1] - 1):
         raise ValueError(
             f"a position embedding of {pos_embed.shape[1]} entries is not one for [CLS] and a "
             "square grid"
         )
-    return side
+    return math.isqrt(pos_embed.shape[1] - 1)
 
 
 def interpolate_positions(

@@ -61,6 +61,10 @@ class EncoderSpec:
     mask_token: bool = False  # for `forward(masks=...)`; UNIC and DUNE store one
     stem: Literal["patch", "conv"] = "patch"
     pos_interp: PosInterp = "offset"
+    pre_norm: bool = False  # LayerNorm before the blocks and patches without bias (CLIP)
+    mean_pooled: bool = False  # no final norm; [CLS] is the normed mean of patches (dBOT)
+    activation: Literal["gelu", "quickgelu"] = "gelu"  # of the MLP; CLIP's is x sigmoid(1.702 x)
+    norm_eps: float = 1e-6  # of the LayerNorms, except those of qk_norm
 
     @property
     def vit_size(self) -> ViTSize:

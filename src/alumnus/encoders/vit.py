@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Mlp, SwiGLUPacked
+from timm.layers import Mlp, QuickGELU, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,8 +19,8 @@ from alumnus.tokens import EncoderOutput, Grid, Tokens
 
 __all__ = ["ViT", "swiglu_hidden"]
 
-NORM_EPS = 1e-6
 QK_NORM_EPS = 1e-5
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quickgelu": QuickGELU}
 
 
 class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
@@ -36,8 +36,10 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
     reg_token: nn.Parameter | None  # [1, R, D]
     mask_token: nn.Parameter | None  # [1, D]
     patch_embed: nn.Module
+    norm_pre: nn.Module
     blocks: nn.Sequential
     norm: nn.Module
+    fc_norm: nn.Module
 
     def __init__(self, spec: EncoderSpec) -> None:
         dim, depth, num_heads = spec.vit_size
@@ -57,7 +59,8 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
             dynamic_img_size=True,
             drop_path_rate=spec.drop_path,
             weight_init="skip",
-            norm_layer=_layer_norm(affine=spec.norm_affine),
+            pre_norm=spec.pre_norm,
+            norm_layer=_layer_norm(spec, affine=spec.norm_affine),
             mlp_layer=_feed_forward(spec, dim),
         )
         self.dim, self.block_dims, self.num_heads = dim, (dim,) * depth, num_heads
@@ -75,7 +78,10 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
         if spec.registers:
             self.reg_token = nn.Parameter(torch.empty(1, spec.registers, dim))
         self.mask_token = nn.Parameter(torch.empty(1, dim)) if spec.mask_token else None
-        self.norm = _layer_norm(affine=spec.last_norm_affine)(dim)
+        last_norm = _layer_norm(spec, affine=spec.last_norm_affine)(dim)
+        self.mean_pooled = spec.mean_pooled
+        self.norm = nn.Identity() if spec.mean_pooled else last_norm
+        self.fc_norm = last_norm if spec.mean_pooled else nn.Identity()
         if spec.qk_norm:
             for block in self.blocks:
                 attention: Any = block.attn
@@ -117,7 +123,7 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
         grid: Grid = (x.shape[1], x.shape[2])
         if masks is not None:
             x = self._masked(x, masks)
-        x = self._pos_embed(x)  # [B, 1 + R + N, D]
+        x = self.norm_pre(self._pos_embed(x))  # [B, 1 + R + N, D]
         outputs: dict[int, Tokens] = {}
         for index, block in enumerate(self.blocks):
             if self.grad_checkpointing and self.training:
@@ -127,8 +133,14 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
             if index in blocks:
                 outputs[index] = self._split(x, grid)
         return EncoderOutput(
-            final=self._split(self.norm(x), grid), prenorm=self._split(x, grid), blocks=outputs
+            final=self._final(x, grid), prenorm=self._split(x, grid), blocks=outputs
         )
+
+    def _final(self, x: Tensor, grid: Grid) -> Tokens:
+        tokens = self._split(self.norm(x), grid)
+        if not self.mean_pooled:
+            return tokens
+        return tokens._replace(cls=self.fc_norm(tokens.of("patch").mean(dim=1)))
 
     def _masked(self, x: Tensor, masks: Tensor) -> Tensor:  # [B, h, w, D], [B, N]
         if self.mask_token is None:
@@ -161,8 +173,8 @@ def swiglu_hidden(dim: int, mlp_ratio: float) -> int:
     return (int(round(dim * mlp_ratio) * 2 / 3) + 7) // 8 * 8
 
 
-def _layer_norm(*, affine: bool) -> Callable[..., nn.LayerNorm]:
-    return partial(nn.LayerNorm, eps=NORM_EPS, elementwise_affine=affine)
+def _layer_norm(spec: EncoderSpec, *, affine: bool) -> Callable[..., nn.LayerNorm]:
+    return partial(nn.LayerNorm, eps=spec.norm_eps, elementwise_affine=affine)
 
 
 def _feed_forward(spec: EncoderSpec, dim: int) -> Callable[..., nn.Module]:
@@ -172,7 +184,8 @@ def _feed_forward(spec: EncoderSpec, dim: int) -> Callable[..., nn.Module]:
         if spec.ffn == "swiglu":
             hidden = swiglu_hidden(dim, spec.mlp_ratio)
             return SwiGLUPacked(in_features, 2 * hidden, bias=spec.ffn_bias)  # type: ignore[no-any-return]
-        return Mlp(in_features, round(dim * spec.mlp_ratio), bias=spec.ffn_bias)  # type: ignore[no-any-return]
+        hidden, activation = round(dim * spec.mlp_ratio), ACTIVATIONS[spec.activation]
+        return Mlp(in_features, hidden, act_layer=activation, bias=spec.ffn_bias)  # type: ignore[no-any-return]
 
     return build
 
@@ -187,6 +200,7 @@ def _check(spec: EncoderSpec, dim: int, num_heads: int) -> None:
     for what, name, choices in (
         ("feed-forward", spec.ffn, ("mlp", "swiglu")),
         ("stem", spec.stem, ("patch", "conv")),
+        ("activation", spec.activation, tuple(ACTIVATIONS)),
         ("position interpolation", spec.pos_interp, ("offset", "antialias", "size")),
     ):
         if name not in choices:

@@ -3,12 +3,12 @@
 from alumnus.hub import UnavailableError
 from alumnus.teachers.base import GRID_POLICIES, GridPolicy, Teacher, Traits
 from alumnus.teachers.cache import CachedTeachers, FeatureCache
+from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
 from alumnus.teachers.in_workers import PoolWithWorkers
 from alumnus.teachers.pool import TeacherPool
 from alumnus.teachers.registry import (
-    TEACHERS,
-    TeacherInfo,
     check_teacher,
+    fetch_weights,
     list_teachers,
     load_teacher,
     teacher_name,
@@ -27,6 +27,7 @@ __all__ = [
     "Traits",
     "UnavailableError",
     "check_teacher",
+    "fetch_weights",
     "list_teachers",
     "load_teacher",
     "teacher_name",

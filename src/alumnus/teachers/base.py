@@ -41,7 +41,7 @@ class Traits:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     licence: str = "unknown"
-    domain: str = "default"  # the data it was trained on
+    domain: str = "default"  # which images it is good at
     pos_interp: str = "none"  # how its position embedding meets other grids
     runs_on: Literal["device", "host"] = "device"
     input_size: int | None = None  # px, the side it is run at; None: whatever side comes

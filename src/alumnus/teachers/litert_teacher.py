@@ -24,7 +24,7 @@ from alumnus.spelling import unknown
 from alumnus.teachers.base import Traits
 from alumnus.tokens import Tokens
 
-__all__ = ["LitertNetwork", "blazepose", "litert_teacher"]
+__all__ = ["LitertNetwork", "blazepose", "interpreter_class", "litert_teacher"]
 
 BLAZEPOSE_MAP = "model_1/model/activation_3/Relu6;model_1/model/add_11/add"
 STDERR = Lock()  # held while file descriptor 2 points elsewhere
@@ -90,7 +90,7 @@ class _Interpreter:
     """One LiteRT interpreter, on one core, that keeps its intermediate tensors."""
 
     def __init__(self, file: Path, tensor: str) -> None:
-        interpreter = _interpreter_class()
+        interpreter = interpreter_class()
         with _silence(), warnings.catch_warnings(action="ignore"):  # keeping tensors takes memory
             self.inner = interpreter(
                 str(file), num_threads=1, experimental_preserve_all_tensors=True
@@ -133,9 +133,7 @@ def _silence() -> Iterator[None]:
             os.close(held)
 
 
-def litert_teacher(
-    file: Path, tensor: str, *, licence: str = "unknown", domain: str = "default"
-) -> tuple[nn.Module, Traits]:
+def litert_teacher(file: Path, tensor: str) -> tuple[nn.Module, Traits]:
     """The 4-d tensor `tensor` of a LiteRT file that takes square RGB images in [-1, 1]."""
     network = LitertNetwork(file, tensor)
     return network, Traits(
@@ -144,26 +142,18 @@ def litert_teacher(
         token_types=("patch",),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
-        licence=licence,
-        domain=domain,
         runs_on="host",
         input_size=network.input_size,
         fixed_size=True,
     )
 
 
-def blazepose(*, weights: Path | None = None) -> tuple[nn.Module, Traits]:
-    """MediaPipe's pose detector, trained to find people: its last map, 192-d at 14x14."""
-    _interpreter_class()  # before anything is fetched
-    return litert_teacher(
-        weights or hub.get("blazepose"),
-        BLAZEPOSE_MAP,
-        licence=hub.RELEASED["blazepose"].licence,
-        domain="people",
-    )
+def blazepose(weights: Path) -> LitertNetwork:
+    """MediaPipe's pose detector: its last map."""
+    return LitertNetwork(weights, BLAZEPOSE_MAP)
 
 
-def _interpreter_class() -> Any:
+def interpreter_class() -> Any:
     """LiteRT's interpreter, an optional dependency."""
     try:
         from ai_edge_litert.interpreter import Interpreter

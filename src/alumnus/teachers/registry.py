@@ -1,80 +1,70 @@
-"""Which teachers there are, and how a name, a path or a class becomes one."""
+"""How a name, a path or a class becomes a teacher."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import timm
 from torch import nn
 
 from alumnus import hub
+from alumnus.encoders import PosInterp, ViT
 from alumnus.spelling import unknown
 from alumnus.teachers.base import GridPolicy, Teacher, Traits
-from alumnus.teachers.litert_teacher import blazepose, litert_teacher
+from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
+from alumnus.teachers.litert_teacher import litert_teacher
 from alumnus.teachers.python_teacher import find_factory, python_teacher
 from alumnus.teachers.run_teacher import run_teacher
-from alumnus.teachers.timm_teacher import efficientnet_lite, timm_teacher
+from alumnus.teachers.timm_teacher import timm_teacher
 from alumnus.tokens import TokenType
 
-__all__ = [
-    "TEACHERS",
-    "TeacherInfo",
-    "check_teacher",
-    "list_teachers",
-    "load_teacher",
-    "teacher_name",
-]
+__all__ = ["check_teacher", "fetch_weights", "list_teachers", "load_teacher", "teacher_name"]
+
+Opened = tuple[nn.Module, Traits]
 
 
 @dataclass(frozen=True)
-class TeacherInfo:
-    """A registered teacher, as lists show it."""
+class Family:
+    """All teachers of the form `NAME:REST`."""
 
-    name: str
-    dim: int
-    input_size: int  # px
-    token_types: tuple[TokenType, ...]
-    domain: str
-    licence: str
-    origin: str  # where its weights come from
+    form: str  # for lists and sentences
+    open: Callable[[str, Path | None], Opened]
+    check: Callable[[str], object]  # ValueError for what does not exist; loads nothing
+    takes_weights: bool = False
 
 
-TEACHERS: dict[str, TeacherInfo] = {
-    row.name: row
-    for row in (
-        *(
-            TeacherInfo(
-                f"efficientnet-lite{i}",
-                1280,
-                size_px,
-                ("cls", "patch"),
-                "things",
-                "Apache-2.0",
-                hub.RELEASED[f"efficientnet-lite{i}"].origin,
-            )
-            for i, size_px in enumerate((224, 240, 260))
-        ),
-        TeacherInfo(
-            "blazepose",
-            192,
-            224,
-            ("patch",),
-            "people",
-            "Apache-2.0",
-            hub.RELEASED["blazepose"].origin,
-        ),
-        TeacherInfo(
-            "miniworld-objects",
-            128,
-            64,
-            ("cls", "patch"),
-            "objects",
-            "Apache-2.0",
-            "ships with alumnus",
-        ),
-    )
+def _check_timm(name: str) -> None:
+    if not timm.is_model(name):
+        raise unknown("timm model", name, [*timm.list_models(), *timm.list_pretrained()])
+
+
+def _tensor_of_file(rest: str, kind: str) -> tuple[Path, str]:
+    file, _, tensor = rest.partition("#")
+    if not file or not tensor:
+        raise ValueError(f"'{kind}:{rest}' is not of the form {kind}:FILE#TENSOR")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(f"there is no file {file!r} for teacher '{kind}:{rest}'")
+    return path, tensor
+
+
+FAMILIES: dict[str, Family] = {
+    "timm": Family(
+        "timm:MODEL",
+        lambda rest, weights: timm_teacher(rest, weights=weights),
+        _check_timm,
+        takes_weights=True,
+    ),
+    "python": Family(
+        "python:package.module:factory", lambda rest, _: python_teacher(rest), find_factory
+    ),
+    "litert": Family(
+        "litert:FILE#TENSOR",
+        lambda rest, _: litert_teacher(*_tensor_of_file(rest, "litert")),
+        lambda rest: _tensor_of_file(rest, "litert"),
+    ),
 }
-FAMILIES = ("timm:MODEL", "python:package.module:factory", "litert:FILE#TENSOR", "RUN_FOLDER")
+FORMS = (*(family.form for family in FAMILIES.values()), "RUN_FOLDER")
 
 
 def list_teachers() -> list[TeacherInfo]:
@@ -100,15 +90,20 @@ def load_teacher(
     tokens: Sequence[TokenType] | None = None,
     domain: str | None = None,
     grid: GridPolicy = "auto",
+    pos_interp: PosInterp | None = None,
 ) -> Teacher:
     """A teacher, ready to run on the CPU.
 
     `model` is a registered name, `timm:MODEL`, `python:package.module:factory`,
     `litert:FILE#TENSOR`, or the path of a run or an exported encoder. `weights` (path, URL or
-    `hf:ORG/REPO/FILE`) replaces those it would come with. ValueError, one sentence, for a
-    teacher that does not exist, UnavailableError for one that cannot be fetched now.
+    `hf:ORG/REPO/FILE`) replaces those it would come with; `pos_interp` how a ViT of ours meets
+    other grids. ValueError, one sentence, for a teacher that does not exist, UnavailableError
+    for one that cannot be fetched now.
     """
-    network, traits = _open(model, hub.resolve_weights(weights))
+    check_teacher(model, weights)
+    network, traits = _open(model, weights)
+    if pos_interp is not None:
+        traits = _with_positions(model, network, traits, pos_interp)
     return Teacher(
         network, traits, name=name or teacher_name(model), tokens=tokens, domain=domain, grid=grid
     )
@@ -117,56 +112,59 @@ def load_teacher(
 def check_teacher(model: str, weights: str | None = None) -> None:
     """ValueError, one sentence, for a teacher that does not exist; none is loaded or fetched."""
     hub.check_weights(weights)
-    family, colon, rest = model.partition(":")
-    registered = model in TEACHERS
-    if colon and family == "timm":
-        if not timm.is_model(rest):
-            raise unknown("timm model", rest, [*timm.list_models(), *timm.list_pretrained()])
+    if model in TEACHERS:
         return
-    if weights is not None and (not registered or model == "miniworld-objects"):
+    family, rest = _family(model)
+    if family is not None:
+        family.check(rest)
+    elif not Path(model).expanduser().exists():
+        raise unknown("teacher", model, [*TEACHERS, *FORMS])
+    if weights is not None and not (family and family.takes_weights):
         raise ValueError(f"weights are for timm and registered teachers, not for {model!r}")
-    if colon and family == "python":
-        find_factory(rest)
-    elif colon and family == "litert":
-        _litert_file(rest)
-    elif not registered and not Path(model).expanduser().exists():
-        raise unknown("teacher", model, [*TEACHERS, *FAMILIES])
 
 
-def _open(model: str, weights: Path | None) -> tuple[nn.Module, Traits]:
-    family, colon, rest = model.partition(":")
-    if colon and family == "timm":
-        return timm_teacher(rest, weights=weights)
-    if model.startswith("efficientnet-lite") and model in TEACHERS:
-        return efficientnet_lite(int(model[-1]), weights=weights)
-    if model == "blazepose":
-        return blazepose(weights=weights)
-    if weights is not None:
-        raise ValueError(f"weights are for timm and registered teachers, not for {model!r}")
-    if colon and family == "python":
-        return python_teacher(rest)
-    if colon and family == "litert":
-        return litert_teacher(*_litert_file(rest))
-    if model == "miniworld-objects":
-        return _miniworld_objects()
-    path = Path(model).expanduser()
-    if path.exists():
-        return run_teacher(path)
-    raise unknown("teacher", model, [*TEACHERS, *FAMILIES])
+def fetch_weights(name: str) -> Path:
+    """The file of a registered teacher's weights, from the cache or else from where they are.
+
+    ValueError for an unknown name, UnavailableError, saying what to do, where they cannot be had.
+    """
+    if name not in TEACHERS:
+        raise unknown("teacher", name, TEACHERS)
+    info = TEACHERS[name]
+    try:
+        path = hub.resolve_weights(info.weights, sha256=info.sha256)
+    except hub.UnavailableError as error:
+        if name in hub.RELEASED:
+            raise
+        raise hub.UnavailableError(
+            f"teacher {name}: {error}; connect once and run: alumnus get {name}, or give "
+            "weights=PATH"
+        ) from error
+    if path is None:
+        raise hub.UnavailableError(f"teacher {name} has no published weights: give weights=PATH")
+    return path
 
 
-def _litert_file(rest: str) -> tuple[Path, str]:
-    file, _, tensor = rest.partition("#")
-    if not file or not tensor:
-        raise ValueError(f"'litert:{rest}' is not of the form litert:FILE#TENSOR")
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise ValueError(f"there is no LiteRT file {file!r}")
-    return path, tensor
+def _open(model: str, weights: str | None) -> Opened:
+    path = hub.resolve_weights(weights)
+    if model in TEACHERS:
+        info = TEACHERS[model]
+        if info.requires is not None:  # before anything is fetched
+            info.requires()
+        return info.network(path or fetch_weights(model)), info.traits
+    family, rest = _family(model)
+    if family is not None:
+        return family.open(rest, path)
+    return run_teacher(Path(model).expanduser())
 
 
-def _miniworld_objects() -> tuple[nn.Module, Traits]:
-    from alumnus.miniworld import objects_teacher_folder  # its renderer loads only when wanted
+def _family(model: str) -> tuple[Family | None, str]:
+    name, colon, rest = model.partition(":")
+    return (FAMILIES.get(name) if colon else None), rest
 
-    info = TEACHERS["miniworld-objects"]
-    return run_teacher(objects_teacher_folder(), domain=info.domain, licence=info.licence)
+
+def _with_positions(model: str, network: nn.Module, traits: Traits, mode: PosInterp) -> Traits:
+    if not isinstance(network, ViT):
+        raise ValueError(f"pos_interp is for the ViTs of alumnus, and {model!r} is none of them")
+    network.pos_interp = mode
+    return replace(traits, pos_interp=mode)

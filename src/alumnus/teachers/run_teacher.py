@@ -11,9 +11,7 @@ from alumnus.teachers.python_teacher import traits_of
 __all__ = ["run_teacher"]
 
 
-def run_teacher(
-    path: Path, *, domain: str = "default", licence: str = "unknown"
-) -> tuple[nn.Module, Traits]:
+def run_teacher(path: Path) -> tuple[nn.Module, Traits]:
     """The encoder of a run folder, an exported folder or a released `.pth`, at its native size.
 
     Its tokens are those after the final norm: what its users see.
@@ -29,7 +27,5 @@ def run_teacher(
         name=path.name,
         input_size=encoder.image_size,
         pos_interp=str(getattr(getattr(encoder, "spec", None), "pos_interp", "offset")),
-        domain=domain,
-        licence=licence,
     )
     return encoder, traits

@@ -14,7 +14,7 @@ from alumnus.teachers.base import Traits
 from alumnus.teachers.chunks import in_chunks
 from alumnus.tokens import Tokens
 
-__all__ = ["TimmNetwork", "efficientnet_lite", "timm_teacher"]
+__all__ = ["TimmNetwork", "efficientnet_lite", "timm_network", "timm_teacher"]
 
 EXPENDABLE = {"head", "head_dist", "fc", "classifier", "mask_token", "masked_embed"}
 
@@ -69,17 +69,10 @@ def timm_teacher(name: str, *, weights: Path | None = None) -> tuple[nn.Module, 
     The file holds plain tensors in timm's layout or one that timm itself converts; ValueError
     where they do not fit, UnavailableError where published ones cannot be fetched.
     """
-    if not timm.is_model(name):
-        raise unknown("timm model", name, [*timm.list_models(), *timm.list_pretrained()])
-    with torch.device("meta"):  # to see, at no cost, what this family is
-        empty = timm.create_model(name, num_classes=0)
+    empty = _empty(name)
     config: dict[str, Any] = empty.pretrained_cfg
-    options: dict[str, Any] = {"num_classes": 0}
-    dynamic = "dynamic_img_size" in inspect.signature(type(empty).__init__).parameters
-    if dynamic:
-        options["dynamic_img_size"] = True
-    model = _with_weights(name, options, weights or _published(name, config), empty, config)
-    network = TimmNetwork(model)
+    dynamic = _is_dynamic(empty)
+    network = timm_network(name, weights or _published(name, config))
     return network, Traits(
         dim=network.dim,
         patch_size=network.patch_size,
@@ -93,30 +86,43 @@ def timm_teacher(name: str, *, weights: Path | None = None) -> tuple[nn.Module, 
     )
 
 
-def efficientnet_lite(number: int, *, weights: Path | None = None) -> tuple[nn.Module, Traits]:
-    """EfficientNet-Lite 0, 1 or 2, trained on ImageNet-1K: pooled 1280-d feature and final map.
+def timm_network(name: str, weights: Path) -> TimmNetwork:
+    """The timm model `name` with the weights of a file, taking any size where its family can."""
+    empty = _empty(name)
+    options: dict[str, Any] = {"num_classes": 0}
+    if _is_dynamic(empty):
+        options["dynamic_img_size"] = True
+    return TimmNetwork(_with_weights(name, options, weights, empty))
+
+
+def _empty(name: str) -> Any:
+    """The timm model without memory: what its family is, at no cost."""
+    if not timm.is_model(name):
+        raise unknown("timm model", name, [*timm.list_models(), *timm.list_pretrained()])
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=0)
+
+
+def _is_dynamic(model: nn.Module) -> bool:
+    return "dynamic_img_size" in inspect.signature(type(model).__init__).parameters
+
+
+def efficientnet_lite(number: int, weights: Path) -> TimmNetwork:
+    """EfficientNet-Lite 0, 1 or 2: pooled 1280-d feature and final map.
 
     The released state dict has timm's tensors in timm's order, under other names.
     """
-    alias = f"efficientnet-lite{number}"
-    released = hub.read_state_dict(weights or hub.get(alias))
+    released = hub.read_state_dict(weights)
     model = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     ours = model.state_dict()
     if [v.shape for v in ours.values()] != [v.shape for v in released.values()]:
-        raise ValueError(f"the weights of {alias} do not fit: other tensors than EfficientNet's")
+        raise ValueError(
+            f"the weights of efficientnet-lite{number} do not fit: other tensors than "
+            "EfficientNet's"
+        )
     model.load_state_dict(dict(zip(ours, released.values(), strict=True)))
     model.reset_classifier(0)
-    network = TimmNetwork(model)
-    return network, Traits(
-        dim=network.dim,
-        patch_size=network.patch_size,
-        token_types=("cls", "patch"),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        licence=hub.RELEASED[alias].licence,
-        domain="things",
-        input_size=int(model.pretrained_cfg["input_size"][-1]),
-    )
+    return TimmNetwork(model)
 
 
 def _published(name: str, config: dict[str, Any]) -> Path:
@@ -138,14 +144,12 @@ def _published(name: str, config: dict[str, Any]) -> Path:
     return file
 
 
-def _with_weights(
-    name: str, options: dict[str, Any], path: Path, empty: nn.Module, config: dict[str, Any]
-) -> nn.Module:
+def _with_weights(name: str, options: dict[str, Any], path: Path, empty: Any) -> nn.Module:
     """The model with the weights of a file, in a layout that timm knows how to convert.
 
     Strict, but for what a network without classifier has no place for.
     """
-    classifier = config.get("classifier") or ()
+    classifier = empty.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     unused = EXPENDABLE - {key.split(".")[0] for key in empty.state_dict()}
     state = {
