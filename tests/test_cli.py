@@ -104,6 +104,7 @@ def test_distill_prints_two_lines_that_load_the_encoder(run: Run, place: Path) -
         "encoder.json",
         "student.safetensors",
         "student.json",
+        "licences.txt",
         "log.txt",
         ".lock",
     }

@@ -6,12 +6,10 @@ import pytest
 import torch
 
 import toys
-from alumnus import api, costs, planning
+from alumnus import api, costs
 from alumnus.distill import Distillation
 from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.runs import load
-from alumnus.teachers import Teacher
-from tiny_teachers import patch_mean_teacher
 
 WORDS = ("data.train=photos", "train.precision=fp32", "out=run")
 CACHED = (*WORDS, "cache={enabled: true, views: 2}")
@@ -90,20 +88,3 @@ def test_operations_of_a_vit_are_those_of_its_formula() -> None:
     encoder = build_encoder(spec).eval()
     counted = costs.flops(lambda x: encoder(x), torch.zeros(1, 3, side, side))
     assert counted == embed + depth * block
-
-
-def licences(**stated: str) -> list[str]:
-    teachers: dict[str, Teacher] = {}
-    for name, licence in stated.items():
-        teachers[name] = patch_mean_teacher(name)
-        teachers[name].licence = licence
-    return list(planning.inherited(teachers))
-
-
-def test_the_student_inherits_what_its_teachers_state_and_unclear_is_an_answer() -> None:
-    assert "no teacher states a restriction" in licences(a="Apache-2.0", b="MIT")[2]
-    mixed = licences(a="apache-2.0", b="CC-BY-NC-4.0", c="unknown")
-    assert mixed[:3] == ["a states apache-2.0", "b states CC-BY-NC-4.0", "c states unknown"]
-    assert "b restrict use" in mixed[3]
-    assert "unclear" in mixed[4]
-    assert "c" in mixed[4]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from alumnus.balance import Aggregation, Scope, Sharing, Weighting
 from alumnus.config_errors import ConfigError, Problem, sentences, settled, without
 from alumnus.encoders import PosInterp
+from alumnus.licences import Policy
 from alumnus.recipe_values import lay_over, read_recipe, recipe_names, spelled_out
 from alumnus.standardize import Kind as StandardizeKind
 from alumnus.tokens import TokenType
@@ -79,6 +80,7 @@ class TeacherSection(Section):
     weights: str | None = Field(None, description="path, URL or hf:REPO/FILE; null: its own")
     tokens: list[TokenType] | None = Field(None, description="token types; null: all it has")
     domain: str | None = Field(None, description="the data it was trained on; null: its own")
+    licence: str | None = Field(None, description="of its weights, SPDX id; null: as known here")
     grid: Literal["auto", "match", "native", "pool"] = Field("auto", description="grid policy")
     pos_interp: PosInterp | None = Field(
         None, description="how a ViT's positions meet other grids; null: its own way"
@@ -291,6 +293,7 @@ class RunConfig(Section):
     student: StudentSection = StudentSection()
     projector: ProjectorSection = ProjectorSection()
     teachers: dict[str, TeacherSection] = Field({}, description="by short name, no dots")
+    licence: Policy = Field("any", description="what the licences of teachers have to allow")
     data: DataSection = DataSection()
     cache: CacheSection = CacheSection()
     standardize: StandardizeSection = StandardizeSection()

@@ -3,13 +3,13 @@
 import resource
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from alumnus import assembly, auto, costs
+from alumnus import assembly, auto, costs, licences
 from alumnus.config import RunConfig
 from alumnus.distill import Distillation
 from alumnus.pace import measure_time
@@ -17,10 +17,7 @@ from alumnus.plans import Disk, Memory, Part, Plan
 from alumnus.student import Student
 from alumnus.teachers import FeatureCache, Teacher, TeacherPool
 
-__all__ = ["inherited", "make_plan"]
-
-OPEN_LICENCES = ("apache", "mit", "bsd", "cc0", "cc-by-4", "isc", "unlicense")
-CLOSED_WORDS = ("-nc", "noncommercial", "non-commercial", "research")
+__all__ = ["make_plan"]
 
 
 def make_plan(config: RunConfig, device: torch.device, *, measure: bool = True) -> Plan:
@@ -50,7 +47,7 @@ def make_plan(config: RunConfig, device: torch.device, *, measure: bool = True) 
         memory=_memory(config, run, teachers, peak=_peak(device) if measure else None),
         disk=_disk(config, run, cache),
         time=time_needed,
-        licences=tuple(inherited(teachers)),
+        licences=tuple(licences.sentences(assembly.inherited(teachers))),
     )
 
 
@@ -108,23 +105,6 @@ def _disk(config: RunConfig, run: Distillation, cache: FeatureCache | None) -> D
         models=encoder + costs.parameter_bytes(run.student),
         free=shutil.disk_usage(existing).free,
     )
-
-
-def inherited(teachers: Mapping[str, Teacher]) -> Iterator[str]:
-    """What the teachers state, and what that leaves open for the student; no legal advice."""
-    for name, teacher in teachers.items():
-        yield f"{name} states {teacher.licence}"
-    stated = {name: teacher.licence.lower() for name, teacher in teachers.items()}
-    closed = [n for n, text in stated.items() if any(word in text for word in CLOSED_WORDS)]
-    opened = [n for n, text in stated.items() if text.startswith(OPEN_LICENCES)]
-    unclear = [n for n in stated if n not in closed and n not in opened]
-    if closed:
-        yield f"student: {', '.join(closed)} restrict use, and the student learns from them"
-    if unclear:
-        yield f"student: unclear, as nothing that is known here covers {', '.join(unclear)}"
-    if not closed and not unclear:
-        yield "student: no teacher states a restriction of use; keep their notices"
-    yield "the images' own terms are not known here"
 
 
 def _peak(device: torch.device) -> int | None:

@@ -14,6 +14,7 @@ from alumnus.config import RunConfig, SourceSection, TeacherSection
 from alumnus.config_errors import Problem
 from alumnus.data import open_source
 from alumnus.hardware import choose_device
+from alumnus.licences import Terms, refusals
 from alumnus.measure import parse_task
 from alumnus.projectors import ProjectorSpec
 from alumnus.runs import keeps_projectors
@@ -45,6 +46,7 @@ def before_teachers_run(config: RunConfig) -> Iterator[Problem]:
     for key in ("train", "val"):
         for i, source in enumerate(getattr(config.data, key)):
             yield from _bad_source(f"data.{key}.{i}", source)
+    yield from _closed_licences(config)
     yield from _idle_domains(config)
     yield from _bad_student(config)
     try:
@@ -65,6 +67,16 @@ def _bad_teacher(name: str, section: TeacherSection) -> Iterator[Problem]:
             f"teacher {name} has no {lacking[0]!r} tokens, only {', '.join(info.token_types)}",
             (f"teachers.{name}.tokens",),
         )
+
+
+def _closed_licences(config: RunConfig) -> Iterator[Problem]:
+    """Teachers that break `licence`, where theirs is known without loading them."""
+    for name, section in config.teachers.items():
+        info = TEACHERS.get(section.model)
+        licence = section.licence or (info.traits.licence if info is not None else None)
+        if licence is not None:
+            for _, sentence in refusals(config.licence, [Terms(name, licence)]):
+                yield Problem(sentence, ("licence", f"teachers.{name}"))
 
 
 def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:

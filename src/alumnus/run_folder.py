@@ -56,6 +56,10 @@ class RunFolder:
         return self.path / "evaluation"
 
     @property
+    def licences(self) -> Path:
+        return self.path / "licences.txt"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 

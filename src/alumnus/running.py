@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from alumnus import assembly, auto, measure
+from alumnus import assembly, auto, licences, measure
 from alumnus.assembly import Images
 from alumnus.config import RunConfig, load_config, to_yaml
 from alumnus.data import BadImage, BadImages, Batch
@@ -23,7 +23,7 @@ from alumnus.runs import load_student, save_encoder, save_student
 from alumnus.standardize import Standardizers
 from alumnus.student import Student, StudentSpec, build_student
 from alumnus.teachers import FeatureCache, Teacher, TeacherPool
-from alumnus.training.checkpoint import Checkpoints
+from alumnus.training.checkpoint import Checkpoints, write_atomically
 from alumnus.training.distributed import World
 from alumnus.training.logs import MetricsLog, read_metrics
 from alumnus.training.loop import Interval, StoppedError, Trainer
@@ -141,6 +141,7 @@ def run_config(
     with ExitStack() as stack:
         world.first_alone(lambda: stack.enter_context(folder.held()))
         world.first_alone(partial(folder.open, to_yaml(config), overwrite=overwrite))
+        world.first_alone(partial(_write_licences, folder, teachers))
         if world.is_first:
             stack.enter_context(_log_file(folder.log))
         for choice in parts.choices:
@@ -296,10 +297,17 @@ def _save(
         "teachers": {
             name: {"licence": teacher.licence, "domain": teacher.domain}
             for name, teacher in teachers.items()
-        }
+        },
+        "inherits": [asdict(terms) for terms in assembly.inherited(teachers)],
     }
     save_student(folder.path, student, spec, standardizers, info)
     save_encoder(folder.path, student.encoder, spec.encoder, info)
+
+
+def _write_licences(folder: RunFolder, teachers: Mapping[str, Teacher]) -> None:
+    """What the student inherits, in words; encoder.json holds it as data."""
+    lines = licences.sentences(assembly.inherited(teachers))
+    write_atomically(folder.licences, "".join(f"{line}\n" for line in lines))
 
 
 def _tasks(config: RunConfig) -> list[TaskSpec]:
@@ -344,14 +352,10 @@ def _introduce(
     batch = config.optim.batch * config.optim.accumulate
     log.info("student   %s, %.3g M parameters", config.student.model, encoder / 1e6)
     for name, teacher in teachers.items():
-        log.info(
-            "teacher   %s, %d wide, %s, domain %s, licence %s",
-            name,
-            teacher.dim,
-            "+".join(teacher.token_types),
-            teacher.domain,
-            teacher.licence,
-        )
+        tokens = "+".join(teacher.token_types)
+        log.info("teacher   %s, %d wide, %s, domain %s", name, teacher.dim, tokens, teacher.domain)
+    for sentence in licences.sentences(assembly.inherited(teachers)):
+        log.info("licences  %s", sentence)
     for source in images.train:
         log.info("images    %s: %d, domain %s", source.name, len(source), source.domain)
     log.info("held out  %d images", sum(len(source) for source in images.held_out))

@@ -33,6 +33,7 @@ __all__ = [
     "load",
     "load_encoder",
     "load_encoder_spec",
+    "load_info",
     "load_student",
     "save_encoder",
     "save_student",
@@ -116,6 +117,14 @@ def load_encoder_spec(path: str | Path) -> EncoderSpec:
         return load_released(path).student_spec.encoder
     description = _describe(_weights(path, "encoder"), "encoder")
     return EncoderSpec.from_dict(description["encoder"])
+
+
+def load_info(path: str | Path) -> dict[str, Any]:
+    """What was saved beside a saved or released encoder, such as what it inherits."""
+    path = Path(path)
+    if _is_released(path):
+        return load_released(path).info
+    return dict(_describe(_weights(path, "encoder"), "encoder").get("info") or {})
 
 
 def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStudent:

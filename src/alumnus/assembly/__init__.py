@@ -10,7 +10,14 @@ from alumnus.assembly.images import (
     open_sources,
     run_steps,
 )
-from alumnus.assembly.teachers import build_pool, build_targets, live, load_teachers, plan_cache
+from alumnus.assembly.teachers import (
+    build_pool,
+    build_targets,
+    inherited,
+    live,
+    load_teachers,
+    plan_cache,
+)
 from alumnus.assembly.training import (
     build_distillation,
     calibrate,
@@ -30,6 +37,7 @@ __all__ = [
     "build_targets",
     "calibrate",
     "encoder_spec",
+    "inherited",
     "lay_out",
     "live",
     "load_teachers",

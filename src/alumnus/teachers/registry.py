@@ -89,6 +89,7 @@ def load_teacher(
     weights: str | None = None,
     tokens: Sequence[TokenType] | None = None,
     domain: str | None = None,
+    licence: str | None = None,
     grid: GridPolicy = "auto",
     pos_interp: PosInterp | None = None,
 ) -> Teacher:
@@ -96,16 +97,22 @@ def load_teacher(
 
     `model` is a registered name, `timm:MODEL`, `python:package.module:factory`,
     `litert:FILE#TENSOR`, or the path of a run or an exported encoder. `weights` (path, URL or
-    `hf:ORG/REPO/FILE`) replaces those it would come with; `pos_interp` how a ViT of ours meets
-    other grids. ValueError, one sentence, for a teacher that does not exist, UnavailableError
-    for one that cannot be fetched now.
+    `hf:ORG/REPO/FILE`) replaces those it would come with, `licence` what is known of their terms,
+    `pos_interp` how a ViT of ours meets other grids. ValueError, one sentence, for a teacher that
+    does not exist, UnavailableError for one that cannot be fetched now.
     """
     check_teacher(model, weights)
     network, traits = _open(model, weights)
     if pos_interp is not None:
         traits = _with_positions(model, network, traits, pos_interp)
     return Teacher(
-        network, traits, name=name or teacher_name(model), tokens=tokens, domain=domain, grid=grid
+        network,
+        traits,
+        name=name or teacher_name(model),
+        tokens=tokens,
+        domain=domain,
+        licence=licence,
+        grid=grid,
     )
 
 
