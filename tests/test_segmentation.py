@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alumnus import measure
 from alumnus.data import Sample
+from alumnus.evaluation.mask_crops import random_crop
 from alumnus.evaluation.masks import census, cut, read_pair, scaled
 from alumnus.evaluation.miou import IGNORE
 from alumnus.evaluation.segmentation import SegmentationProtocol
@@ -137,7 +138,7 @@ def test_a_mask_value_beyond_the_names_is_refused(task: TaskSpec) -> None:
 def test_features_beyond_the_memory_are_refused_before_they_are_all_computed(
     task: TaskSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alumnus.evaluation.segmentation.CACHE_GIB", 1e-5)
+    monkeypatch.setattr("alumnus.evaluation.segmentation_training.CACHE_GIB", 1e-5)
     with pytest.raises(ValueError, match="the features of 12 images of 'train' would take"):
         evaluate([EYES], [task])
 
@@ -173,3 +174,51 @@ def test_images_without_masks_are_refused_before_any_work(tmp_path: Path) -> Non
     write_pack(tmp_path / "p", {s: [{"jpg": encoded(picture(0))}] for s in ("train", "test")})
     with pytest.raises(ValueError, match="needs masks, which 'p' does not have"):
         measure.parse_tasks([f"segmentation={tmp_path / 'p'}"], size_px=None, trials=1)
+
+
+def test_random_crops_keep_image_and_mask_together_and_pad_with_what_is_ignored() -> None:
+    stripes = Stripes("train", 4, 0)
+    seen = set()
+    for seed in range(30):
+        pair = read_pair(stripes, seed % 4)
+        generator = torch.Generator().manual_seed(seed)
+        image, mask = random_crop(pair, window=32, generator=generator)
+        assert (image.shape, mask.shape) == ((3, 32, 32), (32, 32))
+        padding = (image == 0).all(dim=0)  # the mean colour
+        assert (mask[padding] == IGNORE).all()
+        seen.add(bool(padding.any()))
+        for c, channel in ((0, 2), (1, 1), (2, 0)):
+            if (inside := image[:, mask == c]).shape[1] > 32:
+                assert inside.mean(dim=1).argmax() == channel
+    assert seen == {True, False}
+
+
+def test_a_head_learns_from_crops_as_it_does_from_kept_features(task: TaskSpec) -> None:
+    augmented = replace(task, segmentation=replace(QUICK, augment=True))
+    first = evaluate([EYES], [augmented])
+    assert first.scores["test mIoU"]["eyes"].value > 80
+    assert first.tasks[0].protocol["features"] == "computed in each step"
+    second = evaluate([EYES], [augmented], batch_size=3, num_workers=1)
+    assert first.to_json() == second.to_json()
+
+
+def test_multi_scale_averages_over_sizes_and_mirror_images(task: TaskSpec) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def spy(images: Tensor) -> Tokens:
+        sizes.append(tuple(images.shape))
+        return colours(4)(images)
+
+    several = replace(task, segmentation=replace(QUICK, inference="ms"))
+    results = evaluate([replace(EYES, fn=spy)], [several])
+    assert results.scores["test mIoU"]["eyes"].value > 80
+    assert results.tasks[0].protocol["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    assert {size[1:] for size in sizes} == {(3, 32, 32)}
+    calls = len(sizes)
+    evaluate([replace(EYES, fn=spy)], [task])
+    assert calls - (len(sizes) - calls) == 6 * (2 * 6 - 1)  # of the six test images
+
+
+def test_an_unknown_inference_is_answered_with_the_two_there_are() -> None:
+    with pytest.raises(ValueError, match="expected one of ms, ss"):
+        SegmentationProtocol(inference="mss")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_ya
 from alumnus.config_errors import Problem
 from alumnus.data import eval_transform, open_source
 from alumnus.evaluation.results import Results
+from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate as evaluate_models
 from alumnus.extraction import extract_to_file
 from alumnus.hardware import choose_device
@@ -96,21 +97,36 @@ def evaluate(
     batch_size: int = 64,
     device: str = "auto",
     seed: int = 0,
+    segmentation: Mapping[str, Any] | None = None,
+    workers: int = 0,
 ) -> Results:
     """Measure runs, encoders, released checkpoints and teachers, all in the same way.
 
     A run brings its bare encoder, its projection into each teacher's space, the same encoder
     untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`,
     `segmentation=PATH`. `size`, px, is that of segmentation (512 where not given), and of other
-    tasks where a model has none (224).
+    tasks where a model has none (224); `segmentation` changes how its
+    heads are trained and used: fields of `SegmentationProtocol`.
     Images are resized to `resize_ratio * size` along the short side, of which `size` is cut out.
     """
     opened = measure.parse_tasks(
-        tasks, size_px=size, resize_ratio=resize_ratio, trials=trials, seed=seed
+        tasks,
+        size_px=size,
+        resize_ratio=resize_ratio,
+        trials=trials,
+        seed=seed,
+        segmentation=SegmentationProtocol(**(segmentation or {})),
     )
     chosen = choose_device(device)
     rows = measure.models_of(models, chosen)
-    return evaluate_models(rows, opened, batch_size=batch_size, device=chosen, on_progress=log.info)
+    return evaluate_models(
+        rows,
+        opened,
+        batch_size=batch_size,
+        num_workers=workers,
+        device=chosen,
+        on_progress=log.info,
+    )
 
 
 def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:

@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+SEGMENTATION = "Options of segmentation"  # a panel of the help
 stderr = Console(stderr=True, highlight=False)
 
 Overrides = Annotated[
@@ -91,6 +92,31 @@ def evaluate(
     trials: Annotated[int, typer.Option(min=1, help="Settings tried by logistic")] = 40,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass")] = 64,
     seed: Annotated[int, typer.Option(help="Of the validation splits")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 0,
+    augment: Annotated[
+        bool,
+        typer.Option(
+            "--augment",
+            help="Train heads on random crops, whose features are computed in each step: the "
+            "published protocol, for a GPU",
+            rich_help_panel=SEGMENTATION,
+        ),
+    ] = False,
+    inference: Annotated[
+        str,
+        typer.Option(
+            help="ss, or ms: mean over six sizes and their mirror images",
+            rich_help_panel=SEGMENTATION,
+        ),
+    ] = "ss",
+    head_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps of a head (40000 with --augment, else 1000)",
+            rich_help_panel=SEGMENTATION,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table")] = False,
 ) -> None:
@@ -106,6 +132,8 @@ def evaluate(
         trials=trials,
         batch_size=batch_size,
         seed=seed,
+        segmentation={"augment": augment, "inference": inference, "steps": head_steps},
+        workers=workers,
     )
     cells = table.results_table(results)
     print(table.markdown(cells) if markdown else table.plain(cells))

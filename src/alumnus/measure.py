@@ -12,6 +12,7 @@ from torch import Tensor
 from alumnus.config import load_config
 from alumnus.data import BrokenImageError, Sample, Source, open_source, shows_some_classes
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
+from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
@@ -43,6 +44,7 @@ def parse_tasks(
     trials: int,
     seed: int = 0,
     resize_ratio: float = 1.0,
+    segmentation: SegmentationProtocol | None = None,
 ) -> list[TaskSpec]:
     """`knn=PATH` (its splits train and test) or `knn=TRAIN,TEST` as tasks; opens each source once.
 
@@ -68,6 +70,7 @@ def parse_tasks(
             trials=trials,
             seed=seed,
             among="test" if shows_some_classes(test) else "train",
+            segmentation=segmentation or SegmentationProtocol(),
         )
         for kind, train, tests in map(parse_task, texts)
         for test in tests

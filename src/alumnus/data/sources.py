@@ -10,6 +10,7 @@ from alumnus.data.benchmarks import benchmark_spec, open_benchmark
 from alumnus.data.file_list import LIST_SUFFIXES, FileListSource
 from alumnus.data.folder import FolderSource
 from alumnus.data.hub_data import HubSource
+from alumnus.data.mask_folder import MaskFolderSource, mask_layout
 from alumnus.data.packs import PackSource
 from alumnus.data.selection import Columns
 from alumnus.data.shard_names import is_shards, shard_locations
@@ -37,6 +38,7 @@ def open_source(
     """Open a folder of images, a list of files, a pack, or a built-in world.
 
     - a folder: all images below it (`FolderSource`); with a split, its subfolder of that name
+    - a folder of images with masks: ADE20K, Cityscapes or `images` and `masks` (`mask_layout`)
     - a folder with index.json: tar shards (`PackSource`); its only split, or "train", by default
     - a file .txt, .csv, .tsv or .parquet: the images it lists (`FileListSource`)
     - tar shards, by path or URL, with braces and stars: `s3://bucket/train-{000..099}.tar`
@@ -119,6 +121,10 @@ def open_source(
     if where:
         raise ValueError(
             f"where selects by json fields, which the folder of images {str(folder)!r} has not"
+        )
+    if layout := mask_layout(folder):
+        return MaskFolderSource(
+            folder, layout, split=split, name=name, domain=domain, generic=generic
         )
     if split is not None:
         folder = _subfolder(folder, split)

@@ -19,7 +19,17 @@ from alumnus.evaluation.miou import IGNORE
 from alumnus.evaluation.windows import padded, window_boxes
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["Census", "Pair", "census", "count_classes", "cut", "has_mask", "read_pair", "scaled"]
+__all__ = [
+    "Census",
+    "Pair",
+    "census",
+    "count_classes",
+    "cut",
+    "has_mask",
+    "read_pair",
+    "scaled",
+    "scaled_image",
+]
 
 log = logging.getLogger(__name__)
 
@@ -124,25 +134,30 @@ def count_classes(train: Census, test: Census, names: tuple[str, ...] | None) ->
 
 
 def scaled(pair: Pair, short_px: int) -> tuple[Tensor, Tensor]:  # [3, H, W], [H, W]
-    """The ImageNet-normalised image and the mask, their short sides `short_px` long.
+    """The image as of `scaled_image` and the mask, by its nearest pixels, at the same size."""
+    size = _scaled_size(pair.image, short_px)
+    mask = Image.fromarray(pair.mask.numpy()).resize(size, Image.Resampling.NEAREST)
+    return scaled_image(pair.image, short_px), torch.from_numpy(np.array(mask))
 
-    The image by Pillow's bicubic filter, as in all evaluations, the mask by its nearest pixels.
+
+def scaled_image(image: Image.Image, short_px: int) -> Tensor:  # [3, H, W]
+    """The ImageNet-normalised image, its short side `short_px` long.
+
+    Resized by Pillow's bicubic filter, as in all evaluations.
     """
-    width, height = pair.image.size
+    resized = image.resize(_scaled_size(image, short_px), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixels - mean) / std
+
+
+def _scaled_size(image: Image.Image, short_px: int) -> tuple[int, int]:  # width, height
+    width, height = image.size
     factor = short_px / min(width, height)
-    size = (
+    return (
         short_px if width <= height else max(short_px, round(width * factor)),
         short_px if height <= width else max(short_px, round(height * factor)),
     )
-    image = pair.image.resize(size, Image.Resampling.BICUBIC)
-    mask = Image.fromarray(pair.mask.numpy()).resize(size, Image.Resampling.NEAREST)
-    return _normalised(image), torch.from_numpy(np.array(mask))
-
-
-def _normalised(image: Image.Image) -> Tensor:  # [3, H, W]
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (pixels - mean) / std
 
 
 def cut(

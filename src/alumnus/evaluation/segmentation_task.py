@@ -15,8 +15,8 @@ from alumnus.evaluation.segmentation import (
     MaskedSource,
     constant_masks,
     score_head,
-    train_head,
 )
+from alumnus.evaluation.segmentation_training import train_head
 from alumnus.evaluation.tasks import EvalModel, LacksFeatureError, TaskSpec
 
 __all__ = ["Segmented", "segment", "segmentation_protocol"]
@@ -69,7 +69,13 @@ def segment(
             seed=task.seed,
         )
         score = score_head(
-            dense, head, test, batch_size=batch_size, num_workers=num_workers, device=device
+            dense,
+            head,
+            test,
+            protocol=task.segmentation,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
         )
         details = {"size_px": dense.window, "dim": head.dim, **_details(score, task)}
         scores[model.name] = TaskScore(value=score.miou, details=details)
@@ -85,6 +91,7 @@ def segment(
 
 def segmentation_protocol(task: TaskSpec) -> dict[str, JsonValue]:
     """How it was measured, for the record."""
+    used = task.segmentation
     return {
         "head": "BatchNorm and 1x1 convolution on frozen patch tokens",
         "inference": "sliding window",
@@ -92,7 +99,11 @@ def segmentation_protocol(task: TaskSpec) -> dict[str, JsonValue]:
         "optimizer": "AdamW, linear warm-up, linear decay",
         "ignore": IGNORE,
         "classes": "those of the test masks",
-        **asdict(task.segmentation),
+        **asdict(used),
+        "steps": used.total_steps,
+        "loss_stride": used.loss_stride,
+        "scales": list(used.scales),
+        "features": "computed in each step" if used.augment else "computed once",
     }
 
 
@@ -109,9 +120,10 @@ def _dense_model(model: EvalModel, size_px: int, device: str | torch.device) -> 
             return fn(images).as_map()
 
     with torch.no_grad():
-        if "patch" not in fn(torch.zeros(1, 3, window, window, device=device)).types:
-            raise LacksFeatureError("no patch tokens")
-    return DenseModel(name=model.name, fn=features, window=window)
+        tokens = fn(torch.zeros(1, 3, window, window, device=device))
+    if tokens.patches is None:
+        raise LacksFeatureError("no patch tokens")
+    return DenseModel(name=model.name, fn=features, window=window, dim=tokens.patches.shape[2])
 
 
 def _details(score: MaskScore, task: TaskSpec) -> dict[str, JsonValue]:
