@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from alumnus.encoders.attention import choose_attention
 from alumnus.spelling import unknown
 from alumnus.tokens import TOKEN_TYPES, EncoderOutput, Tokens, TokenType, resize_grid
 
@@ -192,6 +193,7 @@ class TransformerProjector(Projector):
         x = tokens.of("patch")
         if tokens.cls is not None:
             x = torch.cat([tokens.cls.unsqueeze(1), x], dim=1)  # [B, 1 + N, D]
+        choose_attention(self.layers, x)
         y = self.linear(self.layers(x)) * self.scale
         patches = Tokens(patches=y[:, -tokens.of("patch").shape[1] :], grid=tokens.grid)
         both = patches if tokens.cls is None else patches._replace(cls=y[:, 0])

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alumnus.encoders.attention import choose_attention
 from alumnus.encoders.base import Encoder, check_blocks, check_images
 from alumnus.encoders.positions import interpolate_positions
 from alumnus.encoders.spec import EncoderSpec
@@ -124,6 +125,7 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
         if masks is not None:
             x = self._masked(x, masks)
         x = self.norm_pre(self._pos_embed(x))  # [B, 1 + R + N, D]
+        choose_attention(self.blocks, x)
         outputs: dict[int, Tokens] = {}
         for index, block in enumerate(self.blocks):
             if self.grad_checkpointing and self.training:
