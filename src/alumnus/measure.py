@@ -14,6 +14,7 @@ from alumnus.data import BrokenImageError, Sample, Source, open_source, shows_so
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
+from alumnus.evaluation.text_features import TextFeatures, load_text_features
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 from alumnus.run_folder import RunFolder
@@ -48,8 +49,9 @@ def parse_tasks(
 ) -> list[TaskSpec]:
     """`knn=PATH` (its splits train and test) or `knn=TRAIN,TEST` as tasks; opens each source once.
 
-    `logistic=TRAIN,TEST,TEST` is one task for each test, and fits once for all of them. Without
-    `size_px` it is 512 for segmentation and 224 for others.
+    `logistic=TRAIN,TEST,TEST` is one task for each test, and fits once for all of them;
+    `zeroshot=TEXT,TEST` compares with the text features of a file. Without `size_px` it is 512 for
+    segmentation and 224 for others.
 
     ValueError, one sentence, for a task that cannot be read or whose images are not there.
     """
@@ -60,10 +62,18 @@ def parse_tasks(
             sources[spec] = open_source(spec)
         return sources[spec]
 
+    texts_of: dict[str, TextFeatures] = {}
+
+    def read(spec: str) -> TextFeatures:
+        if spec not in texts_of:
+            texts_of[spec] = load_text_features(spec)
+        return texts_of[spec]
+
     tasks = [
         TaskSpec(
             kind=kind,
-            train=opened(train),
+            text=read(train) if kind == "zeroshot" else None,
+            train=opened(test if kind == "zeroshot" else train),
             test=opened(test),
             size_px=size_px or SIZE_PX.get(kind, 224),
             resize_ratio=resize_ratio,
@@ -91,6 +101,11 @@ def parse_task(text: str) -> tuple[TaskKind, str, tuple[str, ...]]:
         raise ValueError(
             f"{text!r} is no task: it should read KIND=PATH or KIND=TRAIN,TEST with KIND one of "
             f"{', '.join(TASK_KINDS)}, e.g. knn=packs/caltech50"
+        )
+    if kind == "zeroshot" and len(parts) == 1:
+        raise ValueError(
+            f"{text!r} is no task: zero-shot reads zeroshot=TEXT,TEST, with text features that "
+            "alumnus text writes"
         )
     if len(parts) == 1:
         parts = [f"{parts[0]}:train", f"{parts[0]}:test"]
@@ -237,6 +252,7 @@ def teacher_model(teacher: Teacher) -> EvalModel:
         dense_fn=None if teacher.fixed_size else teacher.encode,
         patch_px=teacher.patch_size,
         fixed_size=teacher.fixed_size,
+        space=teacher.name,
     )
 
 
@@ -265,6 +281,7 @@ def _trained_models(loaded: LoadedStudent, label: str, device: torch.device) -> 
             fn=projection(teacher),
             size_px=student.encoder.image_size,
             patch_px=student.encoder.patch_size,
+            space=teacher,
         )
         for teacher in loaded.spec.projectors
     ]

@@ -13,6 +13,7 @@ from alumnus.assembly import encoder_spec
 from alumnus.config import RunConfig, SourceSection, TeacherSection
 from alumnus.config_errors import Problem
 from alumnus.data import open_source
+from alumnus.evaluation.text_features import load_text_features
 from alumnus.hardware import choose_device
 from alumnus.licences import Terms, refusals
 from alumnus.measure import parse_task
@@ -101,11 +102,13 @@ def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:
 
 def _bad_task(key: str, text: str) -> Iterator[Problem]:
     try:
-        _, train, tests = parse_task(text)
+        kind, train, tests = parse_task(text)
+        if kind == "zeroshot":
+            load_text_features(train)
     except ValueError as error:
         yield Problem(str(error), (key,))
         return
-    for spec in (train, *tests):
+    for spec in tests if kind == "zeroshot" else (train, *tests):
         yield from _bad_source(key, SourceSection(path=spec))
 
 

@@ -20,9 +20,9 @@ from alumnus.evaluation.logistic_sgd import (
     fit_sgd,
 )
 from alumnus.evaluation.results import JsonValue, TaskScore
-from alumnus.evaluation.tasks import LacksFeatureError, TaskKind, TaskSpec
+from alumnus.evaluation.tasks import EvalModel, LacksFeatureError, TaskKind, TaskSpec
 
-__all__ = ["FIT", "Scorer", "TestSet", "constant_score", "protocol"]
+__all__ = ["FIT", "Scorer", "TestSet", "constant_score", "protocol", "zeroshot"]
 
 HEADLINE_K = 20  # fixed in advance: the best k of the test set would be tuned on it
 THRESHOLD = 0.2  # of the torso
@@ -140,6 +140,24 @@ def _joints(task: TaskSpec, train: Features, device: str | torch.device) -> Scor
     return score
 
 
+def zeroshot(task: TaskSpec, model: EvalModel) -> Scorer:
+    """The scorer of a protocol that is fitted to nothing."""
+    text = task.text
+    assert text is not None, "checked by the task"
+
+    def score(test: TestSet) -> TaskScore:
+        if model.space != text.space:
+            raise LacksFeatureError(f"its features are not in the space of {text.space}")
+        if test.features.cls is None:
+            raise LacksFeatureError("no cls feature")
+        hits = text.predict(test.features.cls, among=test.among) == test.labels
+        return TaskScore(
+            value=100 * hits.double().mean().item(), details={"dim": test.features.cls.shape[1]}
+        )
+
+    return score
+
+
 FIT: dict[TaskKind, Fit] = {
     "knn": _knn,
     "logistic": _logistic,
@@ -148,12 +166,17 @@ FIT: dict[TaskKind, Fit] = {
 }
 
 
-def constant_score(task: TaskSpec, train: Features, test: TestSet) -> TaskScore:
+def constant_score(task: TaskSpec, train: Features | None, test: TestSet) -> TaskScore:
     """What a prediction scores that never looks at the image.
 
     Joints: each at its mean place in training. Classes: always one that is most frequent in
-    training, of those to choose from; where several are, the mean over them.
+    training, of those to choose from; where several are, the mean over them. Zero-shot: the mean
+    over all classes to choose from.
     """
+    if task.text is not None:
+        classes = len(task.text.classes) if test.among is None else len(test.among)
+        return TaskScore(value=100 / classes, details={"classes": classes})
+    assert train is not None, "all other tasks learn from images"
     if task.kind == "joints":
         held = test.features
         assert train.joints is not None, "checked when the features were extracted"
@@ -193,6 +216,13 @@ def protocol(task: TaskSpec) -> Details:
             "trials": task.trials,
             "val_ratio": 0.2,
         },
+        "zeroshot": {}
+        if task.text is None
+        else {
+            "classes": len(task.text.classes),
+            "space": task.text.space,
+            "projection": task.text.projection is not None,
+        },
         "joints": {
             "readout": "ridge regression of heat maps",
             "max_grid": list(JOINT_GRID),
@@ -205,7 +235,7 @@ def protocol(task: TaskSpec) -> Details:
     common: Details = {"geometry": task.geometry}
     if task.kind != "joints":
         common |= {
-            "feature": task.feature,
+            "feature": "cls" if task.kind == "zeroshot" else task.feature,
             "resize_ratio": task.resize_ratio,
             "interpolation": "bicubic",
             "among": task.among,

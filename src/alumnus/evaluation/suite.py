@@ -10,7 +10,7 @@ from torch import Tensor
 from alumnus.data import Source
 from alumnus.evaluation.features import FeatureKind, Features, extract_all
 from alumnus.evaluation.joints import JOINT_GRID
-from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol
+from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol, zeroshot
 from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskRecord, TaskScore
 from alumnus.evaluation.segmentation_task import segment, segmentation_protocol
 from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskSpec
@@ -66,11 +66,13 @@ def evaluate(
             records[task.name] = _record(task, found.train, found.test, how)
     for group in _groups([task for task in tasks if task.kind != "segmentation"]):
         first = group[0]
-        train = _extract(models, first, first.train, batch_size, num_workers, device, say)
+        train = None
+        if first.text is None:
+            train = _extract(models, first, first.train, batch_size, num_workers, device, say)
         fitted: dict[tuple[object, ...], Scorer] = {}
         for same_test in _by_test(group):
             source = same_test[0].test
-            test = _extract(models, first, source, batch_size, num_workers, device, say)
+            test = _extract(models, same_test[0], source, batch_size, num_workers, device, say)
             for task in same_test:
                 among = _among(task)
                 for model in models:
@@ -78,15 +80,18 @@ def evaluate(
                     try:
                         key = (model.name, *_fitted_alike(task))
                         if key not in fitted:
-                            fitted[key] = FIT[task.kind](task, train[model.name], device)
+                            learned = None if train is None else train[model.name]
+                            fitted[key] = _fit(task, model, learned, device)
                         held = TestSet(features=test[model.name], among=among)
                         scores[task.name][model.name] = fitted[key](held)
                     except LacksFeatureError as error:
                         missing[task.name][model.name] = str(error)
+                learned = None if train is None else train[any_model]
                 held = TestSet(features=test[any_model], among=among)
-                scores[task.name][CONSTANT] = constant_score(task, train[any_model], held)
-                used = (train[any_model].indices, test[any_model].indices)
-                records[task.name] = _record(task, *used, protocol(task))
+                scores[task.name][CONSTANT] = constant_score(task, learned, held)
+                used = None if learned is None else learned.indices
+                how = protocol(task)
+                records[task.name] = _record(task, used, test[any_model].indices, how)
     return Results(
         models=(
             *(ModelRecord(name=m.name, kind=m.kind) for m in models),
@@ -102,7 +107,7 @@ def _groups(tasks: Sequence[TaskSpec]) -> list[list[TaskSpec]]:
     """Tasks that can share their training features, in the order of their first."""
     groups: dict[tuple[object, ...], list[TaskSpec]] = {}
     for task in tasks:
-        key = (id(task.train), task.size_px, task.resize_ratio, task.geometry)
+        key = (id(task.train), id(task.text), task.size_px, task.resize_ratio, task.geometry)
         groups.setdefault(key, []).append(task)
     return list(groups.values())
 
@@ -113,6 +118,12 @@ def _by_test(group: Sequence[TaskSpec]) -> list[list[TaskSpec]]:
     for task in group:
         parts.setdefault(id(task.test), []).append(task)
     return list(parts.values())
+
+
+def _fit(
+    task: TaskSpec, model: EvalModel, train: Features | None, device: str | torch.device
+) -> Scorer:
+    return zeroshot(task, model) if train is None else FIT[task.kind](task, train, device)
 
 
 def _fitted_alike(task: TaskSpec) -> tuple[object, ...]:
@@ -151,7 +162,7 @@ def _extract(
     )
     if held is None:
         raise ValueError(f"task {task.name!r} needs {what}, which {source.name!r} does not have")
-    renumber = _class_numbers(source, task.train)
+    renumber = _class_numbers(source, task)
     if renumber is None:
         return features
     return {
@@ -160,29 +171,30 @@ def _extract(
     }
 
 
-def _class_numbers(source: Source, train: Source) -> Tensor | None:
-    """For each class of `source` its number in `train`; None where they are numbered alike."""
-    ours, theirs = source.classes, train.classes
+def _class_numbers(source: Source, task: TaskSpec) -> Tensor | None:
+    """For each class of `source` its number in the task; None where they are numbered alike."""
+    ours, theirs = source.classes, task.classes
     if ours is None or theirs is None or ours == theirs:
         return None
     number = {name: i for i, name in enumerate(theirs)}
     foreign = [name for name in ours if name not in number]
     if foreign:
+        where = "text features" if task.text else f"training images in {task.train.name!r}"
         raise ValueError(
             f"class {foreign[0]!r} of {source.name!r} is not among the {len(theirs)} classes of "
-            f"the training images in {train.name!r}"
+            f"the {where}"
         )
     return torch.tensor([number[name] for name in ours])
 
 
 def _among(task: TaskSpec) -> Tensor | None:
-    """The classes that a prediction may choose from; None: all of training."""
-    return None if task.among == "train" else _class_numbers(task.test, task.train)
+    """The classes that a prediction may choose from; None: all of the task."""
+    return None if task.among == "train" else _class_numbers(task.test, task)
 
 
 def _record(
     task: TaskSpec,
-    train: Tensor,  # [n] int64, places in the source
+    train: Tensor | None,  # [n] int64, places in the source; None: learns from nothing
     test: Tensor,  # [m] int64
     how: Mapping[str, JsonValue],
 ) -> TaskRecord:
@@ -192,7 +204,7 @@ def _record(
         metric=METRICS[task.kind],
         size_px=task.size_px,
         seed=task.seed,
-        train=_images(task.train, train),
+        train={} if train is None else _images(task.train, train),
         test=_images(task.test, test),
         protocol=how,
     )

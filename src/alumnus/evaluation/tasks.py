@@ -8,15 +8,17 @@ from alumnus.evaluation.features import FeatureFn, Geometry
 from alumnus.evaluation.joints import LSP_TORSO, Pairs
 from alumnus.evaluation.results import ModelKind
 from alumnus.evaluation.segmentation import SegmentationProtocol
+from alumnus.evaluation.text_features import TextFeatures
 from alumnus.spelling import unknown
 
 __all__ = ["METRICS", "EvalModel", "LacksFeatureError", "TaskKind", "TaskSpec"]
 
-TaskKind = Literal["knn", "logistic", "logistic-sgd", "joints", "segmentation"]
+TaskKind = Literal["knn", "logistic", "logistic-sgd", "zeroshot", "joints", "segmentation"]
 METRICS: dict[TaskKind, str] = {
     "knn": "top-1 of weighted k-NN, %",
     "logistic": "top-1 of logistic regression, %",
     "logistic-sgd": "top-1 of logistic regression by SGD, %",
+    "zeroshot": "top-1 of the most similar text, %",
     "joints": "PCK@0.2 of the torso, %",
     "segmentation": "mean IoU of a linear head, %",
 }
@@ -24,6 +26,7 @@ SHORT: dict[TaskKind, str] = {
     "knn": "k-NN",
     "logistic": "logistic",
     "logistic-sgd": "logistic-sgd",
+    "zeroshot": "zero-shot",
     "joints": "PCK",
     "segmentation": "mIoU",
 }
@@ -37,6 +40,7 @@ class EvalModel:
     kind: ModelKind
     fn: FeatureFn  # [B, 3, S, S] ImageNet-normalised -> tokens, in evaluation mode
     size_px: int | None = None  # of its input, where it is not the task's
+    space: str | None = None  # the teacher in whose feature space its [CLS] lies
     # Segmentation asks every model for the size of the task:
     dense_fn: FeatureFn | None = None  # in place of an `fn` that would go back to `size_px`
     patch_px: int = 1  # sizes are rounded to multiples of it
@@ -49,8 +53,9 @@ class TaskSpec:
 
     `feature` is the image-level feature of classification: "auto" is [CLS] where a model has one,
     else the mean over its patches. Predictions are `among` the classes of the training images, or
-    only those that the test images may show: ImageNet-R and -A have 200 of the 1000. `torso` names
-    the joints that PCK measures with. The default name is that of the test source and the protocol.
+    only those that the test images may show: ImageNet-R and -A have 200 of the 1000. Zero-shot
+    compares [CLS] with the features of `text` and learns from nothing: its `train` is its test
+    source. `torso` names the joints that PCK measures with. The default name is that of the test source and the protocol.
     """
 
     kind: TaskKind
@@ -64,6 +69,7 @@ class TaskSpec:
     trials: int = 40  # of the search for C, or for learning rate and weight decay
     among: Literal["train", "test"] = "train"
     torso: Pairs = field(default=LSP_TORSO)
+    text: TextFeatures | None = None  # of zero-shot's classes
     segmentation: SegmentationProtocol = field(default_factory=SegmentationProtocol)
 
     def __post_init__(self) -> None:
@@ -76,8 +82,15 @@ class TaskSpec:
                 f"the resize ratio is {self.resize_ratio}, but must be from 1 (the crop is the "
                 "whole short side) to 4"
             )
+        if (self.kind == "zeroshot") != (self.text is not None):
+            raise ValueError(f"text features are for zeroshot, and needed there, not {self.kind}")
         if not self.name:
             object.__setattr__(self, "name", f"{self.test.name} {SHORT[self.kind]}")
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names that its labels number."""
+        return self.train.classes if self.text is None else self.text.classes
 
     @property
     def geometry(self) -> Geometry:
