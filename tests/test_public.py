@@ -29,6 +29,7 @@ PUBLIC = [
     "plan",
     "replay",
     "show_config",
+    "text",
 ]
 
 # In a fresh interpreter: here everything has been imported before.

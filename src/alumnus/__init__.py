@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         plan,
         replay,
         show_config,
+        text,
     )
     from alumnus.encoders import Encoder
     from alumnus.plans import Plan
@@ -51,6 +52,7 @@ __all__ = [
     "plan",
     "replay",
     "show_config",
+    "text",
 ]
 
 _HOME = {

@@ -12,9 +12,11 @@ from alumnus import assembly, measure, preflight
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
 from alumnus.data import eval_transform, open_source
+from alumnus.evaluation import text_tower
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate as evaluate_models
+from alumnus.evaluation.text_features import save_text_features
 from alumnus.extraction import extract_to_file
 from alumnus.hardware import choose_device
 from alumnus.planning import make_plan
@@ -39,6 +41,7 @@ __all__ = [
     "plan",
     "replay",
     "show_config",
+    "text",
 ]
 
 log = logging.getLogger(__name__)
@@ -108,6 +111,9 @@ def evaluate(
     tasks where a model has none (224); `segmentation` changes how its
     heads are trained and used: fields of `SegmentationProtocol`.
     Images are resized to `resize_ratio * size` along the short side, of which `size` is cut out.
+    `zeroshot=TEXT,TEST`, `segmentation=PATH`. `size`, px, is that of segmentation (512 where not
+    given), and of other tasks where a model has none (224). Images are resized to
+    `resize_ratio * size` along the short side, of which `size` is cut out.
     """
     opened = measure.parse_tasks(
         tasks,
@@ -185,6 +191,35 @@ def extract(
     return extract_to_file(
         row, source, path, size_px=size, patches=patches, batch_size=batch_size, device=chosen
     )
+
+
+def text(
+    model: str,
+    classes: str | Path,
+    out: str | Path,
+    *,
+    space: str,
+    templates: str | Path | None = None,
+    overwrite: bool = False,
+) -> tuple[int, ...]:
+    """Write the text features of classes, for `zeroshot=OUT,IMAGES`; their shape [C, P].
+
+    `model` is a CLIP or SigLIP model of transformers (a folder or a hub id), the counterpart of
+    the teacher `space`; its output projection goes into the file. `classes` is a text file of
+    lines `CLASS` or `CLASS<tab>WORDS`, `templates` one of prompts with {} for the words.
+    """
+    path = Path(out).expanduser()
+    if path.suffix != ".safetensors":
+        raise ValueError(f"text features are written as .safetensors, so {path} needs that ending")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already: add --overwrite, or choose another file")
+    words = text_tower.read_classes(classes)
+    prompts: tuple[str, ...] = text_tower.DEFAULT_TEMPLATES
+    if templates is not None:
+        prompts = text_tower.read_templates(templates)
+    features, projection = text_tower.encode_classes(model, [*words.values()], templates=prompts)
+    made = save_text_features(path, features, [*words], space=space, projection=projection)
+    return tuple(made.text.shape)
 
 
 def replay(run: str | Path, step: int) -> ReplayedStep:

@@ -74,8 +74,8 @@ def evaluate(
     task: Annotated[
         list[str],
         typer.Option(
-            help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=..., joints=PATH or "
-            "segmentation=PATH; may be repeated"
+            help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=..., zeroshot=TEXT,TEST, "
+            "joints=PATH or segmentation=PATH; may be repeated"
         ),
     ],
     size: Annotated[
@@ -167,6 +167,26 @@ def extract(
     )
     for name, shape in shapes.items():
         print(f"{name}  {list(shape)}")
+
+
+@app.command()
+def text(
+    model: Annotated[
+        str, typer.Argument(help="CLIP or SigLIP model of transformers: folder or hub id")
+    ],
+    classes: Annotated[Path, typer.Argument(help="Text file: CLASS or CLASS<tab>WORDS a line")],
+    out: Annotated[Path, typer.Argument(help="File to write: .safetensors")],
+    space: Annotated[str, typer.Option(help="Teacher of the same model, by its name in the table")],
+    templates: Annotated[
+        Path | None, typer.Option(help="Text file: a prompt a line, {} for the words")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file")] = False,
+) -> None:
+    """Write text features of classes, for `alumnus evaluate ... --task zeroshot=OUT,IMAGES`."""
+    from alumnus import api
+
+    shape = api.text(model, classes, out, space=space, templates=templates, overwrite=overwrite)
+    print(f"text  {list(shape)}")
 
 
 @app.command()
