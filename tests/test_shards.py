@@ -130,6 +130,22 @@ def test_local_shards_need_no_index_file(tmp_path: Path, pattern: str) -> None:
     assert source.name == ("shards" if pattern == "*.tar" else "train")
 
 
+def test_a_tar_of_tars_is_read_without_unpacking_as_imagenet_is_released(tmp_path: Path) -> None:
+    outer = tmp_path / "ILSVRC2012_img_train.tar"
+    with tarfile.open(outer, "w") as file:
+        for wnid in ("n01440764", "n01443537"):
+            names = [f"{wnid}_{number}" for number in range(3)]
+            inner = tar({name: {"JPEG": encoded(picture(len(name)))} for name in names})
+            member = tarfile.TarInfo(f"{wnid}.tar")
+            member.size = len(inner)
+            file.addfile(member, io.BytesIO(inner))
+    source = open_source(str(outer))
+    assert len(source) == 6
+    assert source.identity(4) == "ILSVRC2012_img_train.tar/n01443537/n01443537_1"
+    expected = decode_rgb(encoded(picture(11)), source="s", identity="i")
+    assert [source.read(i).image.tobytes() for i in range(6)] == [expected.tobytes()] * 6
+
+
 def test_a_sample_of_a_shard_may_be_selected(bucket: str) -> None:
     source = open_source(f"{bucket}/train-*.tar[:7]")
     assert len(source) == 7

@@ -102,7 +102,9 @@ def _compact(index: Index, version: str) -> IndexedShard:
 def index_tar(location: str | Path, *, samples: int | None = None) -> Index:
     """Members by sample key and extension, in the order of the shard (WebDataset layout).
 
-    A member `folder/000115.depth.png` is the field "depth.png" of the sample `folder/000115`.
+    A member `folder/000115.depth.png` is the field "depth.png" of the sample `folder/000115`. Tars
+    inside the tar are looked into, one level deep, as folders of their name: ImageNet's
+    ILSVRC2012_img_train.tar has one for each class.
     Raises ValueError for a missing, damaged or cut-off file, also where there are not `samples`
     keys: after a damaged header tarfile sees the end of the archive.
     """
@@ -117,16 +119,27 @@ def index_tar(location: str | Path, *, samples: int | None = None) -> Index:
                     continue
                 if member.offset_data + member.size > length:
                     raise tarfile.ReadError("unexpected end of data")
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                key = folder + slash + stem
-                place = Member(member.offset_data, member.size)
-                found.setdefault(key, {})[extension.lower()] = place
+                if not member.name.endswith(".tar"):
+                    _add(found, member.name, Member(member.offset_data, member.size))
+                    continue
+                with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inside:
+                    for inner in inside:
+                        inside.members = []  # type: ignore[attr-defined]
+                        name = f"{member.name.removesuffix('.tar')}/{inner.name}"
+                        place = Member(member.offset_data + inner.offset_data, inner.size)
+                        if inner.isfile():
+                            _add(found, name, place)
         if samples is not None and len(found) != samples:
             raise tarfile.ReadError(f"{len(found)} samples instead of {samples}")
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"shard {location!r} is damaged ({error}); fetch it again") from error
     return found
+
+
+def _add(found: Index, path: str, place: Member) -> None:
+    folder, slash, name = path.rpartition("/")
+    stem, _, extension = name.partition(".")
+    found.setdefault(folder + slash + stem, {})[extension.lower()] = place
 
 
 def _opened(location: str) -> Any:
