@@ -24,7 +24,8 @@ from alumnus.teachers import (
     teacher_name,
 )
 from alumnus.teachers.base import match_images, resize_images
-from alumnus.teachers.litert_teacher import LitertNetwork
+from alumnus.teachers.exported import ExportedNetwork
+from alumnus.teachers.litert_teacher import LitertInterpreter
 from alumnus.teachers.timm_teacher import TimmNetwork, timm_network
 from alumnus.tokens import EncoderOutput, Tokens
 from golden_files import golden, golden_json
@@ -289,7 +290,8 @@ def test_an_interpreter_that_another_thread_takes_first_is_not_waited_for(tmp_pa
         def get(self, block: bool = True, timeout: float | None = None) -> Any:
             raise AssertionError("this would wait for ever")
 
-    network = LitertNetwork(write_tiny_litert(tmp_path / "tiny.tflite"), "inner/Relu")
+    file = write_tiny_litert(tmp_path / "tiny.tflite")
+    network = ExportedNetwork(file, "inner/Relu", LitertInterpreter)
     network._idle = Raced()
     images = torch.randn(1, 3, 8, 8)
     torch.testing.assert_close(network(images).as_map(), images.relu())

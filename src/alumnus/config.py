@@ -23,6 +23,8 @@ from alumnus.tokens import TokenType
 __all__ = ["ConfigError", "RunConfig", "conflicts", "load_config", "recipe_names", "to_yaml"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
+RGB = Annotated[list[float], Field(min_length=3, max_length=3)]  # of pixels in 0 to 1
+Deviations = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -81,6 +83,8 @@ class TeacherSection(Section):
     tokens: list[TokenType] | None = Field(None, description="token types; null: all it has")
     domain: str | None = Field(None, description="the data it was trained on; null: its own")
     licence: str | None = Field(None, description="of its weights, SPDX id; null: as known here")
+    mean: RGB | None = Field(None, description="of the images it was trained on; null: its own")
+    std: Deviations | None = Field(None, description="their deviation; null: its own")
     grid: Literal["auto", "match", "native", "pool"] = Field("auto", description="grid policy")
     pos_interp: PosInterp | None = Field(
         None, description="how a ViT's positions meet other grids; null: its own way"

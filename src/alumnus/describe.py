@@ -83,6 +83,7 @@ def _teachers() -> tuple[Row, list[Row]]:
             "the file's",
             "a tensor of a LiteRT network",
         ),
+        ("onnx:FILE#TENSOR", "", "", "", "", "", "the file's", "a tensor of an ONNX network"),
         ("FOLDER", "", "", "", "", "", "as written there", "a finished run or exported encoder"),
     ]
     return ("teacher", "dim", "input", "patch", "tokens", "domain", "licence", "where from"), rows

@@ -51,6 +51,8 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
                 tokens=None if section.tokens is None else tuple(section.tokens),
                 domain=section.domain,
                 licence=section.licence,
+                mean=section.mean,
+                std=section.std,
                 grid=section.grid,
                 pos_interp=section.pos_interp,
             )

@@ -66,7 +66,6 @@ class Teacher(nn.Module):
         name: str,
         tokens: Sequence[TokenType] | None = None,  # of those it has; None: all
         domain: str | None = None,
-        licence: str | None = None,
         grid: GridPolicy = "auto",
     ) -> None:
         super().__init__()
@@ -84,14 +83,12 @@ class Teacher(nn.Module):
             traits,
             token_types=_chosen_tokens(name, traits.token_types, tokens),
             domain=domain or traits.domain,
-            licence=licence or traits.licence,
-            inherits=() if licence else traits.inherits,
         )
         self.name, self.grid = name, grid
         self.dim, self.patch_size = traits.dim, traits.patch_size
         self.token_types, self.domain = self.traits.token_types, self.traits.domain
         self.mean, self.std = traits.mean, traits.std
-        self.licence, self.pos_interp = self.traits.licence, traits.pos_interp
+        self.licence, self.pos_interp = traits.licence, traits.pos_interp
         self.runs_on = traits.runs_on
         self.input_size, self.fixed_size = traits.input_size, traits.fixed_size
 

@@ -209,6 +209,7 @@ def _teacher_key(teacher: Teacher, layout: Layout) -> dict[str, Any]:
         "format": FORMAT,
         "weights": teacher.fingerprint(),
         "tokens": teacher.token_types,
+        "positions": teacher.pos_interp,
         "statistics": [teacher.mean, teacher.std],
         "input": [teacher.input_size, teacher.fixed_size, teacher.patch_size],
         "grid": teacher.grid,

@@ -13,6 +13,7 @@ from alumnus.spelling import unknown
 from alumnus.teachers.base import GridPolicy, Teacher, Traits
 from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
 from alumnus.teachers.litert_teacher import litert_teacher
+from alumnus.teachers.onnx_teacher import onnx_teacher
 from alumnus.teachers.python_teacher import find_factory, python_teacher
 from alumnus.teachers.run_teacher import run_teacher
 from alumnus.teachers.timm_teacher import timm_teacher
@@ -63,6 +64,11 @@ FAMILIES: dict[str, Family] = {
         lambda rest, _: litert_teacher(*_tensor_of_file(rest, "litert")),
         lambda rest: _tensor_of_file(rest, "litert"),
     ),
+    "onnx": Family(
+        "onnx:FILE#TENSOR",
+        lambda rest, _: onnx_teacher(*_tensor_of_file(rest, "onnx")),
+        lambda rest: _tensor_of_file(rest, "onnx"),
+    ),
 }
 FORMS = (*(family.form for family in FAMILIES.values()), "RUN_FOLDER")
 
@@ -90,19 +96,25 @@ def load_teacher(
     tokens: Sequence[TokenType] | None = None,
     domain: str | None = None,
     licence: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     grid: GridPolicy = "auto",
     pos_interp: PosInterp | None = None,
 ) -> Teacher:
     """A teacher, ready to run on the CPU.
 
     `model` is a registered name, `timm:MODEL`, `python:package.module:factory`,
-    `litert:FILE#TENSOR`, or the path of a run or an exported encoder. `weights` (path, URL or
-    `hf:ORG/REPO/FILE`) replaces those it would come with, `licence` what is known of their terms,
-    `pos_interp` how a ViT of ours meets other grids. ValueError, one sentence, for a teacher that
-    does not exist, UnavailableError for one that cannot be fetched now.
+    `litert:FILE#TENSOR`, `onnx:FILE#TENSOR`, or the path of a run or an exported encoder. `weights`
+    (path, URL or `hf:ORG/REPO/FILE`) replaces those it would come with; `licence`, `mean` and
+    `std` (of RGB in 0 to 1) what is known here of it, `pos_interp` how a ViT of ours meets other
+    grids. ValueError, one sentence, for a teacher that does not exist, UnavailableError for one
+    that cannot be fetched now.
     """
     check_teacher(model, weights)
     network, traits = _open(model, weights)
+    if licence is not None:
+        traits = replace(traits, licence=licence, inherits=())
+    traits = replace(traits, mean=_rgb(mean, traits.mean), std=_rgb(std, traits.std))
     if pos_interp is not None:
         traits = _with_positions(model, network, traits, pos_interp)
     return Teacher(
@@ -111,7 +123,6 @@ def load_teacher(
         name=name or teacher_name(model),
         tokens=tokens,
         domain=domain,
-        licence=licence,
         grid=grid,
     )
 
@@ -168,6 +179,14 @@ def _open(model: str, weights: str | None) -> Opened:
 def _family(model: str) -> tuple[Family | None, str]:
     name, colon, rest = model.partition(":")
     return (FAMILIES.get(name) if colon else None), rest
+
+
+def _rgb(stated: Sequence[float] | None, own: tuple[float, ...]) -> tuple[float, ...]:
+    if stated is None:
+        return own
+    if len(stated) != 3:
+        raise ValueError(f"mean and std of a teacher are three numbers (RGB), not {len(stated)}")
+    return tuple(float(value) for value in stated)
 
 
 def _with_positions(model: str, network: nn.Module, traits: Traits, mode: PosInterp) -> Traits:
