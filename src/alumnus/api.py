@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from alumnus import assembly, measure, preflight
+from alumnus.comparing import Comparison, check_comparison, compare_models
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
 from alumnus.data import eval_transform, open_source
@@ -159,6 +160,32 @@ def plan(recipe: str | Path, *overrides: str, measure: bool = True, **settings: 
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     return make_plan(config, device, measure=measure)
+
+
+def compare(
+    models: Sequence[str],
+    data: str,
+    *,
+    images: int = 512,
+    seed: int = 0,
+    batch_size: int = 32,
+    device: str = "auto",
+) -> Comparison:
+    """Which teachers repeat each other, and what each adds, from unlabelled images.
+
+        audit = alumnus.compare(["efficientnet-lite0", "efficientnet-lite2", "blazepose"], "photos")
+        print(audit)
+        audit.draw(Path("audit.png"))
+
+    `models` are teachers, runs (their bare encoder), encoders or released checkpoints.
+    """
+    chosen = choose_device(device)
+    source = open_source(data)
+    check_comparison(models, source)
+    rows = [measure.bare_model(name, chosen) for name in models]
+    return compare_models(
+        rows, source, images=images, seed=seed, batch_size=batch_size, device=chosen
+    )
 
 
 def extract(

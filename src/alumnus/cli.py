@@ -142,6 +142,36 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="Teachers, runs or encoders, and data=FOLDER (or a pack, PATH:split)",
+            metavar="TEACHER... data=FOLDER",
+        ),
+    ],
+    images: Annotated[int, typer.Option(min=1, help="How many, drawn at random")] = 512,
+    seed: Annotated[int, typer.Option(help="Of the draw")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Write all numbers as JSON here")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw them: .png")] = None,
+) -> None:
+    """Which teachers repeat each other, and what a pool adds: from unlabelled images."""
+    from alumnus import api
+
+    data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
+    models = [word for word in words if not word.startswith("data=")]
+    if len(data) != 1:
+        raise ValueError("give the images as data=FOLDER, once")
+    found = api.compare(models, data[0], images=images, seed=seed, batch_size=batch_size)
+    print(found)
+    if out is not None:
+        found.save(out)
+    if picture is not None:
+        found.draw(picture)
+
+
+@app.command()
 def extract(
     model: Annotated[str, typer.Argument(help="Run, encoder, released .pth file, or teacher")],
     images: Annotated[str, typer.Argument(help="Folder of images, pack, PATH:split")],

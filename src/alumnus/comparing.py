@@ -24,7 +24,7 @@ from alumnus.report.table import Table, plain
 from alumnus.spelling import unknown
 from alumnus.tokens import Tokens, resize_grid
 
-__all__ = ["Comparison", "Level", "compare_models"]
+__all__ = ["Comparison", "Level", "check_comparison", "compare_models"]
 
 log = logging.getLogger(__name__)
 
@@ -182,16 +182,8 @@ def compare_models(
 
     ValueError for fewer than two models, equal names, or too few images.
     """
-    if len(models) < 2:
-        raise ValueError("a comparison needs at least two models")
     names = [model.name for model in models]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two of the models are named {name!r}")
-    if len(source) < LEAST:
-        raise ValueError(
-            f"{source.name!r} has {len(source)} images; a comparison needs {LEAST}, better 500"
-        )
+    check_comparison(names, source)
     chosen = np.random.default_rng(seed).permutation(len(source))[:images]
     log.info("features of %d images for %s", len(chosen), ", ".join(names))
     features = extract_all(
@@ -212,6 +204,19 @@ def compare_models(
         if len(tokens) > 1 or name == "image"
     ]
     return Comparison(names, count, source.name, levels)
+
+
+def check_comparison(models: Sequence[str], source: Source) -> None:
+    """ValueError, one sentence, for what cannot be compared; before any model is loaded."""
+    if len(models) < 2:
+        raise ValueError("a comparison needs at least two models")
+    for name in models:
+        if models.count(name) > 1:
+            raise ValueError(f"two of the models are {name!r}: each can be there once")
+    if len(source) < LEAST:
+        raise ValueError(
+            f"{source.name!r} has {len(source)} images; a comparison needs {LEAST}, better 500"
+        )
 
 
 def _level(name: str, tokens: Mapping[str, Tensor], groups: Tensor, seed: int) -> Level:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["STRENGTHS", "Kernels", "coverage_order", "gram", "neighbour_overlap"]
 
-STRENGTHS = tuple(10.0**power for power in range(-5, 2))  # of ridge, to the sum of the kernel's eigenvalues
+STRENGTHS = tuple(10.0**power for power in range(-5, 2))  # of ridge, to the sum of eigenvalues
 FOLDS = 5
 LEADING = 32  # principal components of a target
 SPREAD = 1e-6  # dimensions that vary less than this share of the largest spread say nothing
