@@ -24,6 +24,7 @@ from alumnus.planning import make_plan
 from alumnus.plans import Plan
 from alumnus.replaying import ReplayedStep, replay_step
 from alumnus.report.pca import pca_picture
+from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
 from alumnus.teachers import fetch_weights
@@ -93,7 +94,7 @@ def distill(
 
 def evaluate(
     models: Sequence[str],
-    tasks: Sequence[str],
+    tasks: Sequence[str] = (),
     *,
     size: int | None = None,
     resize_ratio: float = 1.0,
@@ -103,6 +104,7 @@ def evaluate(
     seed: int = 0,
     segmentation: Mapping[str, Any] | None = None,
     workers: int = 0,
+    plot: str | Path | None = None,
 ) -> Results:
     """Measure runs, encoders, released checkpoints and teachers, all in the same way.
 
@@ -112,17 +114,62 @@ def evaluate(
     given), and of other tasks where a model has none (224). Images are resized to
     `resize_ratio * size` along the short side, of which `size` is cut out. `segmentation` changes
     how its heads are trained and used: fields of `SegmentationProtocol`.
+
+    Models that end in .json are results of earlier evaluations, which are merged with what is
+    measured now. `plot`, a .png, shows all models over the best teacher of each task.
     """
+    files = [name for name in models if name.endswith(".json")]
+    names = [name for name in models if name not in files]
+    if names and not tasks:
+        raise ValueError(f"on what should {names[0]!r} be measured? add --task KIND=PATH")
+    if tasks and not names:
+        raise ValueError("no model is given to measure, only results of earlier evaluations")
+    if plot is not None and Path(plot).suffix != ".png":
+        raise ValueError(f"plots are written as .png, so {str(plot)!r} needs that ending")
+    parts = [Results.load(Path(file).expanduser()) for file in files]
+    if names:
+        measured = _measure(
+            names,
+            tasks,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            size=size,
+            resize_ratio=resize_ratio,
+            trials=trials,
+            seed=seed,
+            segmentation=segmentation or {},
+        )
+        parts.append(measured)
+    results = Results.merged(parts)
+    if plot is not None:
+        relative_picture(results, Path(plot).expanduser())
+    return results
+
+
+def _measure(
+    names: Sequence[str],
+    tasks: Sequence[str],
+    *,
+    batch_size: int,
+    workers: int,
+    device: str,
+    size: int | None,
+    resize_ratio: float,
+    trials: int,
+    seed: int,
+    segmentation: Mapping[str, Any],
+) -> Results:
     opened = measure.parse_tasks(
         tasks,
         size_px=size,
         resize_ratio=resize_ratio,
         trials=trials,
         seed=seed,
-        segmentation=SegmentationProtocol(**(segmentation or {})),
+        segmentation=SegmentationProtocol(**segmentation),
     )
     chosen = choose_device(device)
-    rows = measure.models_of(models, chosen)
+    rows = measure.models_of(names, chosen)
     return evaluate_models(
         rows,
         opened,

@@ -69,15 +69,18 @@ def distill(
 @app.command()
 def evaluate(
     models: Annotated[
-        list[str], typer.Argument(help="Runs, encoders, released .pth files, or teachers by name")
+        list[str],
+        typer.Argument(
+            help="Runs, encoders, released .pth files, teachers by name; .json of earlier results"
+        ),
     ],
     task: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=..., zeroshot=TEXT,TEST, "
             "joints=PATH or segmentation=PATH; may be repeated"
         ),
-    ],
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -118,6 +121,9 @@ def evaluate(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw all over the best teacher of each task: .png")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table")] = False,
 ) -> None:
     """Measure encoders and teachers on labelled images, all in the same way."""
@@ -126,7 +132,7 @@ def evaluate(
 
     results = api.evaluate(
         models,
-        task,
+        task or [],
         size=size,
         resize_ratio=resize_ratio,
         trials=trials,
@@ -134,6 +140,7 @@ def evaluate(
         seed=seed,
         segmentation={"augment": augment, "inference": inference, "steps": head_steps},
         workers=workers,
+        plot=plot,
     )
     cells = table.results_table(results)
     print(table.markdown(cells) if markdown else table.plain(cells))

@@ -1,6 +1,7 @@
 """Logistic regression on frozen features, its regularisation tuned on part of the training set."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ class LogisticFit:
     classifier: LinearClassifier
     val_top1: float  # percent, at the chosen C, on the validation part of the training set
     c: float  # the chosen inverse regularisation strength
+    tried: Mapping[float, float]  # C -> validation accuracy in percent, in the order of the trials
 
 
 class _Space(NamedTuple):
@@ -120,8 +122,8 @@ def tune_c(
     trials: int = 40,
     val_ratio: float = 0.2,
     seed: int = 0,
-) -> tuple[float, float]:  # the inverse regularisation strength, its validation accuracy in percent
-    """The C of `C_RANGE` with the best validation accuracy; among equals the one tried first."""
+) -> dict[float, float]:  # C -> validation accuracy in percent
+    """Values of C in `C_RANGE`, each chosen in view of the accuracies of those before it."""
     fit_rows, val_rows = stratified_split(labels, val_ratio=val_ratio, seed=seed)
     if len(val_rows) == 0:
         raise ValueError(
@@ -132,6 +134,7 @@ def tune_c(
     x, y = space.inside(train[fit_rows]).numpy(), labels[fit_rows].numpy()
     x_val, y_val = space.inside(train[val_rows]).numpy(), labels[val_rows].numpy()
     fitted: dict[float, tuple[_Features, _Features]] = {}  # C -> weights, bias
+    tried: dict[float, float] = {}
 
     def accuracy(trial: optuna.Trial) -> float:
         c = trial.suggest_float("C", *C_RANGE, log=True)
@@ -141,10 +144,11 @@ def tune_c(
             classifier.coef_, classifier.intercept_ = (part.copy() for part in fitted[nearest])
         _fit(classifier, x, y)
         fitted[c] = (classifier.coef_, classifier.intercept_)
-        return 100 * float((classifier.predict(x_val) == y_val).mean())
+        tried[c] = 100 * float((classifier.predict(x_val) == y_val).mean())
+        return tried[c]
 
-    found = best_trial(accuracy, trials=trials, seed=seed)
-    return float(found.params["C"]), float(found.value or 0)
+    best_trial(accuracy, trials=trials, seed=seed)
+    return tried
 
 
 def fit_logistic(
@@ -158,7 +162,8 @@ def fit_logistic(
     """Multinomial logistic regression on frozen features, tuned on the training set alone.
 
     L-BFGS, at most 2000 iterations; C tuned with Optuna's TPE sampler, log-uniform in 1e-5 to
-    1e6, on `val_ratio` of every class of the training set; refit on all of it. Features are used
+    1e6, on `val_ratio` of every class of the training set (among equals the one tried first);
+    refit on all of it. Features are used
     as they are, in float32: no L2 normalisation and no scaling (the sources at hand name neither
     for this protocol).
 
@@ -170,5 +175,7 @@ def fit_logistic(
     if len(train_labels.unique()) < 2:
         raise ValueError("logistic regression needs training images of two or more classes")
     train = train.float()
-    c, val_top1 = tune_c(train, train_labels, trials=trials, val_ratio=val_ratio, seed=seed)
-    return LogisticFit(classifier=fit_at(train, train_labels, c), val_top1=val_top1, c=c)
+    tried = tune_c(train, train_labels, trials=trials, val_ratio=val_ratio, seed=seed)
+    c = max(tried, key=tried.__getitem__)
+    classifier = fit_at(train, train_labels, c)
+    return LogisticFit(classifier=classifier, val_top1=tried[c], c=c, tried=tried)

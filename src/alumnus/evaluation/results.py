@@ -1,7 +1,7 @@
 """What an evaluation found: scores by task and model, ratios to the best teacher, as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +73,46 @@ class Results:
         reference = None if best is None else self.value(task, best)
         return value / reference if reference and value is not None else None
 
+    @classmethod
+    def merged(cls, parts: Sequence["Results"]) -> "Results":
+        """All models and tasks of several evaluations in one.
+
+        A model is one row wherever it was scored; a task is one column if it was the same: equal
+        protocol, seed, size and images. ValueError for tasks of one name that were not, for a
+        model that is a student here and a teacher there, and for two scores in one place.
+        """
+        models: dict[str, ModelRecord] = {}
+        tasks: dict[str, TaskRecord] = {}
+        scores: dict[str, dict[str, TaskScore]] = {}
+        missing: dict[str, dict[str, str]] = {}
+        for part in parts:
+            for model in part.models:
+                if models.setdefault(model.name, model) != model:
+                    raise ValueError(
+                        f"{model.name!r} is a {models[model.name].kind} in one evaluation and a "
+                        f"{model.kind} in another: they cannot be merged"
+                    )
+            for task in part.tasks:
+                if asdict(tasks.setdefault(task.name, task)) != asdict(task):
+                    raise ValueError(
+                        f"task {task.name!r} was measured in two ways (protocol, size, seed or "
+                        "images differ): its scores cannot be compared"
+                    )
+                held = scores.setdefault(task.name, {})
+                for name, score in part.scores[task.name].items():
+                    if held.setdefault(name, score).value != score.value:
+                        raise ValueError(
+                            f"{name!r} has two scores on {task.name!r}, {held[name].value:.2f} and "
+                            f"{score.value:.2f}: give two models two names"
+                        )
+                missing.setdefault(task.name, {}).update(part.missing.get(task.name, {}))
+        return cls(
+            models=tuple(models.values()),
+            tasks=tuple(tasks.values()),
+            scores=scores,
+            missing=missing,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: models, tasks with their protocols, scores, ratios to the best teacher."""
         students = [m.name for m in self.models if m.kind in ("student", "projected")]
@@ -118,5 +158,9 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> "Results":
-        """Read what `save` wrote."""
-        return cls.from_json(json.loads(path.read_text()))
+        """Read what `save` wrote; ValueError for any other file."""
+        try:
+            record = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} is no JSON: {error}") from error
+        return cls.from_json(record if isinstance(record, dict) else {})
