@@ -72,6 +72,7 @@ def _teachers() -> tuple[Row, list[Row]]:
     ]
     rows += [
         ("timm:MODEL", "", "", "", "", "", "the model's", "any of timm; weights=PATH, URL or hub"),
+        ("hf:ORG/NAME", "", "", "", "", "", "the card's", "a model of transformers, or hf:FOLDER"),
         ("python:MODULE:FACTORY", "", "", "", "", "", "yours", "any module that returns Tokens"),
         (
             "litert:FILE#TENSOR",

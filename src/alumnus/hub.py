@@ -35,6 +35,7 @@ __all__ = [
     "check_weights",
     "get",
     "is_here",
+    "reaches_hugging_face",
     "read_state_dict",
     "resolve_weights",
 ]
@@ -282,13 +283,20 @@ def _from_hugging_face(spec: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(repo, file, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
-    if not _resolves(huggingface_hub.constants.ENDPOINT):  # the hub's client retries for 46 s
+    if not reaches_hugging_face():  # the hub's client retries for 46 s
         raise UnavailableError(f"weights {spec!r} could not be downloaded (no network)")
     try:
         return Path(huggingface_hub.hf_hub_download(repo, file))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UnavailableError(f"weights {spec!r} could not be downloaded ({reason})") from error
+
+
+def reaches_hugging_face() -> bool:
+    """Whether its hub could be asked from here."""
+    import huggingface_hub
+
+    return _resolves(huggingface_hub.constants.ENDPOINT)
 
 
 def _resolves(url: str) -> bool:

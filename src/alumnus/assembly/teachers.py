@@ -22,6 +22,7 @@ from alumnus.teachers import (
     Teacher,
     TeacherPool,
     UnavailableError,
+    difference,
     load_teacher,
 )
 from alumnus.tokens import Tokens
@@ -62,6 +63,9 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
             log.warning("going on without teacher %s: %s", name, error)
     if not teachers:
         raise UnavailableError("none of the teachers can be had")
+    for teacher in teachers.values():
+        if sentence := difference(teacher):
+            log.warning("%s", sentence)
     for _, sentence in refusals(config.licence, inherited(teachers)):
         raise ValueError(sentence)
     return teachers

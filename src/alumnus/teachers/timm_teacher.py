@@ -83,6 +83,7 @@ def timm_teacher(name: str, *, weights: Path | None = None) -> tuple[nn.Module, 
         pos_interp="antialias" if dynamic else "none",  # timm's way: explicit size, antialiased
         input_size=int(config["input_size"][-1]),
         fixed_size=bool(config.get("fixed_input_size")) and not dynamic,
+        reference=f"timm:{name}",
     )
 
 
