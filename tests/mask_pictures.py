@@ -1,6 +1,7 @@
 """Sources of pictures with masks, in memory."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,3 +52,16 @@ def colours(patch: int) -> Callable[[Tensor], Tokens]:
         return Tokens.from_map(torch.nn.functional.avg_pool2d(images, patch))
 
     return fn
+
+
+def write_mask_folder(folder: Path, *, count: int = 4) -> Path:
+    """Stripes as a folder of images and masks with splits train and val."""
+    for seed, split in enumerate(("train", "val")):
+        stripes = Stripes(split, count, seed)
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            image, fields = stripes.read(i)
+            image.save(folder / "images" / split / f"{i}.png")
+            Image.fromarray(fields["mask"]).save(folder / "masks" / split / f"{i}.png")
+    return folder

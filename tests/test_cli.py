@@ -24,6 +24,7 @@ from alumnus.evaluation.results import Results
 from alumnus.tensor_files import write_tensors
 from alumnus.training import checkpoint
 from image_files import write_folder
+from mask_pictures import write_mask_folder
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,28 @@ def distil(run: Run, *words: str, out: str = "run") -> Said:
 
 
 # --- what works
+
+
+def test_evaluate_trains_linear_heads_writes_them_and_measures_one_again(
+    run: Run, place: Path
+) -> None:
+    write_mask_folder(place / "streets")
+    distil(run)
+    words = ["evaluate", "run", "--task", "segmentation=streets", "--size", "16"]
+    trained = run(*words, "--head-steps", "4", "--heads-out", "heads", "--out", "first.json")
+    assert trained.code == 0
+    assert trained.out.split()[:3] == ["streets", "model", "mIoU"]
+    rows = ["red", "blue", "run", "run-as-red", "run-as-blue", "untrained-vit"]
+    written = {path.name for path in (place / "heads").iterdir()}
+    assert written == {f"streets-mIoU-{row}.safetensors" for row in rows}
+    head = "heads/streets-mIoU-run.safetensors"
+    assert run(*words, "--head", head, "--out", "second.json").code == 0
+    first, second = (Results.load(place / f"{name}.json") for name in ("first", "second"))
+    assert second.value("streets mIoU", "run") == first.value("streets mIoU", "run")
+    assert set(second.missing["streets mIoU"]) == {"red", "blue", "run as red", "run as blue"}
+    refused = run(*words, "--head", "absent.pth")
+    assert refused.code == 2
+    assert "there is no file of weights 'absent.pth'" in refused.err
 
 
 def test_distill_prints_two_lines_that_load_the_encoder(run: Run, place: Path) -> None:

@@ -1,8 +1,10 @@
 """One function per command: what `alumnus COMMAND` does, in one call."""
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from alumnus.evaluation import text_tower
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate as evaluate_models
+from alumnus.evaluation.tasks import TaskSpec
 from alumnus.evaluation.text_features import save_text_features
 from alumnus.extraction import extract_to_file
 from alumnus.hardware import choose_device
+from alumnus.heads import LinearHead, save_linear_head
 from alumnus.planning import make_plan
 from alumnus.plans import Plan
 from alumnus.replaying import ReplayedStep, replay_step
@@ -103,6 +107,7 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     segmentation: Mapping[str, Any] | None = None,
+    heads_out: str | Path | None = None,
     workers: int = 0,
     plot: str | Path | None = None,
 ) -> Results:
@@ -113,7 +118,8 @@ def evaluate(
     `zeroshot=TEXT,TEST`, `segmentation=PATH`. `size`, px, is that of segmentation (512 where not
     given), and of other tasks where a model has none (224). Images are resized to
     `resize_ratio * size` along the short side, of which `size` is cut out. `segmentation` changes
-    how its heads are trained and used: fields of `SegmentationProtocol`.
+    how its heads are trained and used: fields of `SegmentationProtocol`. The heads are
+    written to the folder `heads_out`, in DINOv2's layout.
 
     Models that end in .json are results of earlier evaluations, which are merged with what is
     measured now. `plot`, a .png, shows all models over the best teacher of each task.
@@ -139,6 +145,7 @@ def evaluate(
             trials=trials,
             seed=seed,
             segmentation=segmentation or {},
+            heads_out=None if heads_out is None else Path(heads_out).expanduser(),
         )
         parts.append(measured)
     results = Results.merged(parts)
@@ -159,6 +166,7 @@ def _measure(
     trials: int,
     seed: int,
     segmentation: Mapping[str, Any],
+    heads_out: Path | None,
 ) -> Results:
     opened = measure.parse_tasks(
         tasks,
@@ -177,7 +185,13 @@ def _measure(
         num_workers=workers,
         device=chosen,
         on_progress=log.info,
+        on_head=None if heads_out is None else partial(_write_head, heads_out),
     )
+
+
+def _write_head(folder: Path, task: TaskSpec, model: str, head: LinearHead) -> None:
+    name = re.sub(r"[^\w.-]+", "-", f"{task.name}-{model}")
+    save_linear_head(head, folder / f"{name}.safetensors")
 
 
 def cache(recipe: str | Path, *overrides: str, **settings: Any) -> Path:

@@ -120,6 +120,24 @@ def evaluate(
             rich_help_panel=SEGMENTATION,
         ),
     ] = None,
+    layers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Last layers of a ViT that a head sees", rich_help_panel=SEGMENTATION
+        ),
+    ] = 1,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure this head and train none: .pth or .safetensors in DINOv2's layout, its "
+            "layers by its width",
+            rich_help_panel=SEGMENTATION,
+        ),
+    ] = None,
+    heads_out: Annotated[
+        Path | None,
+        typer.Option(help="Write the trained heads to this folder", rich_help_panel=SEGMENTATION),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw all over the best teacher of each task: .png")
@@ -138,7 +156,14 @@ def evaluate(
         trials=trials,
         batch_size=batch_size,
         seed=seed,
-        segmentation={"augment": augment, "inference": inference, "steps": head_steps},
+        segmentation={
+            "augment": augment,
+            "inference": inference,
+            "steps": head_steps,
+            "layers": layers,
+            "head": head,
+        },
+        heads_out=heads_out,
         workers=workers,
         plot=plot,
     )

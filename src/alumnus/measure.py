@@ -11,10 +11,11 @@ from torch import Tensor
 
 from alumnus.config import load_config
 from alumnus.data import BrokenImageError, Sample, Source, open_source, shows_some_classes
-from alumnus.encoders import Encoder, EncoderSpec, build_encoder
+from alumnus.encoders import Encoder, EncoderSpec, build_encoder, last_layers
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.evaluation.text_features import TextFeatures, load_text_features
+from alumnus.heads import load_linear_head
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
 from alumnus.run_folder import RunFolder
@@ -69,6 +70,8 @@ def parse_tasks(
             texts_of[spec] = load_text_features(spec)
         return texts_of[spec]
 
+    if segmentation is not None and segmentation.head is not None:
+        load_linear_head(segmentation.head)  # refused now, not after an hour
     tasks = [
         TaskSpec(
             kind=kind,
@@ -250,6 +253,7 @@ def teacher_model(teacher: Teacher) -> EvalModel:
         fn=teacher,
         size_px=teacher.input_size,
         dense_fn=None if teacher.fixed_size else teacher.encode,
+        layers_fn=None if teacher.fixed_size else teacher.last_layers,
         patch_px=teacher.patch_size,
         fixed_size=teacher.fixed_size,
         space=teacher.name,
@@ -318,6 +322,7 @@ def encoder_model(label: str, encoder: Encoder, device: torch.device) -> EvalMod
         name=label,
         kind="student",
         fn=lambda images: encoder(seen(images)).final,
+        layers_fn=lambda images, count: last_layers(encoder, seen(images), count),
         size_px=encoder.image_size,
         patch_px=encoder.patch_size,
     )

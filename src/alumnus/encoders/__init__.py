@@ -2,6 +2,7 @@
 
 from alumnus.encoders.base import Encoder
 from alumnus.encoders.build import build_encoder
+from alumnus.encoders.layers import last_layers
 from alumnus.encoders.positions import (
     PosInterp,
     grid_side,
@@ -22,5 +23,6 @@ __all__ = [
     "build_encoder",
     "grid_side",
     "interpolate_positions",
+    "last_layers",
     "resize_pos_embed",
 ]

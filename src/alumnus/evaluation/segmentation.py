@@ -58,6 +58,8 @@ class SegmentationProtocol:
     batch_size: int = 16
     lr: float = 1e-3
     weight_decay: float = 1e-4
+    layers: int = 1  # of a ViT, the last ones, side by side
+    head: str | None = None  # file of a trained head; nothing is trained then
 
     def __post_init__(self) -> None:
         if self.inference not in get_args(Inference):

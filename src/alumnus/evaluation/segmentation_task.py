@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from alumnus.evaluation.features import FeatureFn
 from alumnus.evaluation.masks import census, count_classes
 from alumnus.evaluation.miou import IGNORE, MaskScore
 from alumnus.evaluation.results import JsonValue, TaskScore
@@ -18,8 +19,12 @@ from alumnus.evaluation.segmentation import (
 )
 from alumnus.evaluation.segmentation_training import train_head
 from alumnus.evaluation.tasks import EvalModel, LacksFeatureError, TaskSpec
+from alumnus.heads import LinearHead, load_linear_head
+from alumnus.tokens import Tokens
 
-__all__ = ["Segmented", "segment", "segmentation_protocol"]
+__all__ = ["OnHead", "Segmented", "dense_model", "segment", "segmentation_protocol"]
+
+OnHead = Callable[[TaskSpec, str, LinearHead], None]  # the name is the model's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +46,32 @@ def segment(
     num_workers: int,
     device: str | torch.device,
     say: Callable[[str], None],
+    on_head: OnHead | None = None,
 ) -> Segmented:
-    """Train and score a head for each model in turn, on the same images and in the same order."""
+    """Train and score a head for each model in turn, on the same images and in the same order.
+
+    Or score the given head, for all models whose features are as wide as it takes them.
+    ValueError where that is none, and for a head of another number of classes.
+    """
+    given = _given_head(task, device)
     say(f"masks of {task.name}: {len(task.train)} and {len(task.test)} images")
     train, test = (
         MaskedSource(source, census(source, num_workers=num_workers))
         for source in (task.train, task.test)
     )
     classes = count_classes(train.found, test.found, task.train.classes)
+    if given is not None:
+        classes = _agreed(given, classes, task)
     scores: dict[str, TaskScore] = {}
     missing: dict[str, str] = {}
     for model in models:
         say(f"{task.name}: {model.name}")
         try:
-            dense = _dense_model(model, task.size_px, device)
+            dense = dense_model(model, task, device, head=given)
         except LacksFeatureError as error:
             missing[model.name] = str(error)
             continue
-        head = train_head(
+        head = given or train_head(
             dense,
             train,
             classes=classes,
@@ -79,6 +92,11 @@ def segment(
         )
         details = {"size_px": dense.window, "dim": head.dim, **_details(score, task)}
         scores[model.name] = TaskScore(value=score.miou, details=details)
+        if on_head is not None and given is None:
+            on_head(task, model.name, head)
+    if given is not None and not scores:
+        name, why = next(iter(missing.items()))
+        raise ValueError(f"the head in {task.segmentation.head!r} fits no model: {name}: {why}")
     constant = constant_masks(train.found, test.found, classes=classes)
     return Segmented(
         scores=scores,
@@ -87,6 +105,22 @@ def segment(
         train=train.found.indices,
         test=test.found.indices,
     )
+
+
+def _given_head(task: TaskSpec, device: str | torch.device) -> LinearHead | None:
+    path = task.segmentation.head
+    return None if path is None else load_linear_head(path).to(device)
+
+
+def _agreed(head: LinearHead, classes: int, task: TaskSpec) -> int:
+    """The classes of the head, where the images can have them."""
+    named = task.train.classes is not None
+    if head.classes < classes or (named and head.classes != classes):
+        raise ValueError(
+            f"the head in {task.segmentation.head!r} has {head.classes} classes, but "
+            f"{task.train.name!r} has {classes}"
+        )
+    return head.classes
 
 
 def segmentation_protocol(task: TaskSpec) -> dict[str, JsonValue]:
@@ -107,23 +141,57 @@ def segmentation_protocol(task: TaskSpec) -> dict[str, JsonValue]:
     }
 
 
-def _dense_model(model: EvalModel, size_px: int, device: str | torch.device) -> DenseModel:
-    """The model at the size of the task, as near as its patch and its nature let it come."""
+def dense_model(
+    model: EvalModel,
+    task: TaskSpec,
+    device: str | torch.device,
+    *,
+    head: LinearHead | None = None,
+) -> DenseModel:
+    """The model at the size of the task, as near as its patch and its nature let it come.
+
+    With a given head, of as many last layers as make up its width. LacksFeatureError where the
+    model has no patches, no such layers or another width.
+    """
     if model.fixed_size and model.size_px is not None:
         window = model.size_px
     else:
-        window = max(1, round(size_px / model.patch_px)) * model.patch_px
+        window = max(1, round(task.size_px / model.patch_px)) * model.patch_px
+    blank = torch.zeros(1, 3, window, window, device=device)
     fn = model.dense_fn or model.fn
+    with torch.no_grad():
+        width = _width(fn(blank))
+    layers = task.segmentation.layers
+    if head is not None:
+        layers, rest = divmod(head.dim, width)
+        if rest or not layers or (layers > 1 and model.layers_fn is None):
+            raise LacksFeatureError(f"its patches are {width} wide, the head takes {head.dim}")
+    if layers > 1:
+        fn = _joined_layers(model, layers)
+        try:
+            with torch.no_grad():
+                width = _width(fn(blank))
+        except ValueError as error:
+            raise LacksFeatureError(str(error)) from error
 
     def features(images: Tensor) -> Tensor:
         with torch.no_grad():
             return fn(images).as_map()
 
-    with torch.no_grad():
-        tokens = fn(torch.zeros(1, 3, window, window, device=device))
+    return DenseModel(name=model.name, fn=features, window=window, dim=width)
+
+
+def _width(tokens: Tokens) -> int:
     if tokens.patches is None:
         raise LacksFeatureError("no patch tokens")
-    return DenseModel(name=model.name, fn=features, window=window, dim=tokens.patches.shape[2])
+    return tokens.patches.shape[2]
+
+
+def _joined_layers(model: EvalModel, layers: int) -> FeatureFn:
+    several = model.layers_fn
+    if several is None:
+        raise LacksFeatureError(f"no features of {layers} layers")
+    return lambda images: several(images, layers)
 
 
 def _details(score: MaskScore, task: TaskSpec) -> dict[str, JsonValue]:

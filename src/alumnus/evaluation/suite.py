@@ -12,7 +12,7 @@ from alumnus.evaluation.features import FeatureKind, Features, extract_all
 from alumnus.evaluation.joints import JOINT_GRID
 from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol, zeroshot
 from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskRecord, TaskScore
-from alumnus.evaluation.segmentation_task import segment, segmentation_protocol
+from alumnus.evaluation.segmentation_task import OnHead, segment, segmentation_protocol
 from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskSpec
 
 __all__ = ["CONSTANT", "TaskSpec", "evaluate"]
@@ -28,6 +28,7 @@ def evaluate(
     num_workers: int = 0,
     device: str | torch.device = "cpu",
     on_progress: Callable[[str], None] | None = None,
+    on_head: OnHead | None = None,
 ) -> Results:
     """Score every model on every task, and a constant prediction beside them.
 
@@ -59,6 +60,7 @@ def evaluate(
                 num_workers=num_workers,
                 device=device,
                 say=say,
+                on_head=on_head,
             )
             scores[task.name] = {**found.scores, CONSTANT: found.constant}
             missing[task.name] = dict(found.missing)

@@ -1,7 +1,10 @@
 """What is evaluated: the rows and columns of the table."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
+
+from torch import Tensor
 
 from alumnus.data import Source
 from alumnus.evaluation.features import FeatureFn, Geometry
@@ -10,6 +13,7 @@ from alumnus.evaluation.results import ModelKind
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.text_features import TextFeatures
 from alumnus.spelling import unknown
+from alumnus.tokens import Tokens
 
 __all__ = ["METRICS", "EvalModel", "LacksFeatureError", "TaskKind", "TaskSpec"]
 
@@ -43,6 +47,7 @@ class EvalModel:
     space: str | None = None  # the teacher in whose feature space its [CLS] lies
     # Segmentation asks every model for the size of the task:
     dense_fn: FeatureFn | None = None  # in place of an `fn` that would go back to `size_px`
+    layers_fn: Callable[[Tensor, int], Tokens] | None = None  # patches of the last n blocks
     patch_px: int = 1  # sizes are rounded to multiples of it
     fixed_size: bool = False  # `size_px` or nothing
 

@@ -5,7 +5,7 @@ Axes: B images, H W pixels, N patches, D width.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alumnus.encoders import last_layers
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD, renormalise
 from alumnus.licences import Terms
 from alumnus.spelling import unknown
@@ -114,6 +115,16 @@ class Teacher(nn.Module):
         )
         tokens = output.final if isinstance(output, EncoderOutput) else output
         return tokens.only(self.token_types)
+
+    @torch.no_grad()
+    def last_layers(self, images: Tensor, count: int) -> Tokens:
+        """As `encode`, of the last blocks side by side (`alumnus.encoders.last_layers`).
+
+        ValueError where the network has no such blocks.
+        """
+        seen = renormalise(images, mean=self.mean, std=self.std)
+        own: Callable[[Tensor, int], Tokens] | None = getattr(self.network, "last_layers", None)
+        return last_layers(self.network, seen, count) if own is None else own(seen, count)
 
     def own_size(self, height: int, width: int) -> tuple[int, int]:
         """The size at which it looks at images of height x width px.

@@ -56,6 +56,17 @@ class TimmNetwork(nn.Module):
             tokens = Tokens.from_map(x.permute(0, 3, 1, 2) if self.nhwc else x)
         return tokens._replace(cls=x[:, 0] if self.has_cls else self._pool(x, tokens))
 
+    def last_layers(self, images: Tensor, count: int) -> Tokens:  # patches [B, N, count * D]
+        """Patch tokens of the last blocks, each after the final norm; of ViTs only."""
+        blocks = getattr(self.model, "blocks", ())
+        if self.convolutional or self.nhwc or len(blocks) < count:
+            raise ValueError(f"it has no {count} last blocks of one width before a norm")
+        network: Any = self.model
+        maps: list[Tensor] = network.forward_intermediates(
+            images, indices=count, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return Tokens.from_map(torch.cat(maps, dim=1))
+
     def _pool(self, x: Tensor, tokens: Tokens) -> Tensor:  # [B, D]
         if not self.pools:
             return tokens.of("patch").mean(dim=1)
