@@ -103,10 +103,13 @@ def _models() -> tuple[Row, list[Row]]:
 
 
 def _recipes() -> tuple[Row, list[Row]]:
-    rows: list[Row] = [
-        (n, " ".join(load_config(n).description.split("\n")[0].split())) for n in recipe_names()
-    ]
+    rows: list[Row] = [(n, _first_sentence(load_config(n).description)) for n in recipe_names()]
     return ("recipe", "what"), rows
+
+
+def _first_sentence(text: str) -> str:
+    """Up to the first full stop before a space, without it, on one line."""
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".")
 
 
 def _datasets() -> tuple[Row, list[Row]]:
