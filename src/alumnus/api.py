@@ -15,6 +15,7 @@ from alumnus.comparing import Comparison, check_comparison, compare_models
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
 from alumnus.data import eval_transform, open_source
+from alumnus.diagnosing import Diagnosis, diagnose_student
 from alumnus.evaluation import text_tower
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.segmentation import SegmentationProtocol
@@ -31,6 +32,7 @@ from alumnus.report.pca import pca_picture
 from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
+from alumnus.runs import keeps_projectors, load_student
 from alumnus.teachers import fetch_weights
 from alumnus.training.distributed import ALONE, join_world
 from alumnus.training.loop import Interval
@@ -40,6 +42,7 @@ __all__ = [
     "DistillResult",
     "cache",
     "demo",
+    "diagnose",
     "distill",
     "evaluate",
     "extract",
@@ -246,6 +249,43 @@ def compare(
     rows = [measure.bare_model(name, chosen) for name in models]
     return compare_models(
         rows, source, images=images, seed=seed, batch_size=batch_size, device=chosen
+    )
+
+
+def diagnose(
+    run: str,
+    data: str,
+    *,
+    images: int = 512,
+    seed: int = 0,
+    batch_size: int = 32,
+    device: str = "auto",
+) -> Diagnosis:
+    """How a student stands to its teachers, from unlabelled images.
+
+        found = alumnus.diagnose("runs/unic", "photos")
+        print(found)
+        found.draw(Path("diagnosis.png"))
+
+    CKA of the bare encoder, its projections and the untrained encoder with each teacher, for
+    image and patch features; the effective rank of each; and which encoder blocks the ladders
+    read. `run` is one with its projectors, or a released UNIC or DUNE checkpoint.
+    """
+    path = Path(run).expanduser()
+    if not keeps_projectors(path):
+        raise ValueError(f"{run!r} is no run with projectors, which a diagnosis looks at")
+    source = open_source(data)
+    chosen = choose_device(device)
+    loaded = load_student(path)
+    return diagnose_student(
+        path.resolve().name,
+        loaded,
+        measure.models_of([run], chosen),
+        source,
+        images=images,
+        seed=seed,
+        batch_size=batch_size,
+        device=chosen,
     )
 
 

@@ -204,6 +204,32 @@ def compare(
 
 
 @app.command()
+def diagnose(
+    run: Annotated[str, typer.Argument(help="Run with projectors, or released .pth")],
+    data: Annotated[
+        str,
+        typer.Argument(help="Images: data=FOLDER (or a pack, PATH:split)", metavar="data=FOLDER"),
+    ],
+    images: Annotated[int, typer.Option(min=1, help="How many, spread over all")] = 512,
+    seed: Annotated[int, typer.Option(help="Of the patches looked at")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Write all numbers as JSON here")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw them: .png")] = None,
+) -> None:
+    """How a student stands to its teachers: CKA, rank, which blocks its ladders read."""
+    from alumnus import api
+
+    found = api.diagnose(
+        run, data.removeprefix("data="), images=images, seed=seed, batch_size=batch_size
+    )
+    print(found)
+    if out is not None:
+        found.save(out)
+    if picture is not None:
+        found.draw(picture)
+
+
+@app.command()
 def extract(
     model: Annotated[str, typer.Argument(help="Run, encoder, released .pth file, or teacher")],
     images: Annotated[str, typer.Argument(help="Folder of images, pack, PATH:split")],

@@ -17,12 +17,12 @@ from torch import Tensor
 from alumnus.data import Source, Subset
 from alumnus.evaluation.cka import linear_cka
 from alumnus.evaluation.comparison import Kernels, coverage_order, gram, neighbour_overlap
-from alumnus.evaluation.features import Features, extract_all
+from alumnus.evaluation.features import extract_all
+from alumnus.evaluation.sampled import image_tokens, patch_tokens
 from alumnus.evaluation.tasks import EvalModel
 from alumnus.report.audit import audit_picture
 from alumnus.report.table import Table, plain
 from alumnus.spelling import unknown
-from alumnus.tokens import Tokens, resize_grid
 
 __all__ = ["Comparison", "Level", "check_comparison", "compare_models"]
 
@@ -197,7 +197,10 @@ def compare_models(
     count = len(next(iter(features.values())))
     if count < LEAST:
         raise ValueError(f"only {count} images could be read; a comparison needs {LEAST}")
-    held = {"image": _image_level(features), "patch": _patch_level(features, seed)}
+    held = {
+        "image": image_tokens(features),
+        "patch": patch_tokens(features, per_image=PATCHES, seed=seed),
+    }
     levels = [
         _level(name, tokens, torch.arange(count).repeat_interleave(per_image), seed)
         for (name, tokens), per_image in zip(held.items(), (1, PATCHES), strict=True)
@@ -223,30 +226,3 @@ def _level(name: str, tokens: Mapping[str, Tensor], groups: Tensor, seed: int) -
     kernels = Kernels({model: gram(values) for model, values in tokens.items()}, groups, seed=seed)
     cka = {a: {b: linear_cka(tokens[a], tokens[b]) for b in tokens} for a in tokens}
     return Level(name, kernels, cka)
-
-
-def _image_level(features: Mapping[str, Features]) -> dict[str, Tensor]:  # [n, D] each
-    found = {name: f.patch_mean if f.cls is None else f.cls for name, f in features.items()}
-    return {name: values for name, values in found.items() if values is not None}
-
-
-def _patch_level(features: Mapping[str, Features], seed: int) -> dict[str, Tensor]:
-    """[n * PATCHES, D] each, on the coarsest of the grids, at the same places."""
-    held = {
-        name: Tokens(f.patches, f.grid)
-        for name, f in features.items()
-        if f.patches is not None and f.grid is not None
-    }
-    if not held:
-        return {}
-    grids = [tokens.grid for tokens in held.values() if tokens.grid is not None]
-    grid = min(g[0] for g in grids), min(g[1] for g in grids)
-    count = len(next(iter(held.values())).of("patch"))
-    draws = torch.rand(count, grid[0] * grid[1], generator=torch.Generator().manual_seed(seed))
-    places = draws.argsort(dim=1)[:, :PATCHES]  # [n, PATCHES]
-    chosen: dict[str, Tensor] = {}
-    for name, tokens in held.items():
-        patches = resize_grid(tokens, grid).of("patch")  # [n, N, D]
-        index = places[..., None].expand(-1, -1, patches.shape[2])
-        chosen[name] = patches.gather(1, index).flatten(0, 1)
-    return chosen

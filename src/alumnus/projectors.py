@@ -101,22 +101,39 @@ class Ladder(Projector):
                 nn.init.zeros_(module.bias)
 
     def forward(self, output: EncoderOutput) -> Tokens:
-        grid = output.final.grid
-        assert grid is not None, "an encoder's patch tokens carry their grid"
-        rungs = {block: resize_grid(output.blocks[block], grid) for block in self.blocks}
+        inputs = self._inputs(output)
 
         def climb(token_type: TokenType) -> Tensor | None:
             if token_type not in self.heads:
                 return None
-            heads = self.heads.get_submodule(token_type)
             total: Tensor | None = None
-            for block in self.blocks:
-                rung: Tensor = heads.get_submodule(str(block))(rungs[block].of(token_type))
+            for block in self.blocks:  # one by one: rungs need not lie in memory together
+                rung = self._rung(inputs, token_type, block)
                 total = rung if total is None else total + rung
             return total
 
         patches = climb("patch")
-        return Tokens(patches=patches, grid=None if patches is None else grid, cls=climb("cls"))
+        grid = None if patches is None else output.final.grid
+        return Tokens(patches=patches, grid=grid, cls=climb("cls"))
+
+    def rungs(self, output: EncoderOutput) -> dict[TokenType, dict[int, Tensor]]:
+        """What each block says, [B, D] or [B, N, D]; the prediction is the sum over blocks."""
+        inputs = self._inputs(output)
+        return {
+            token_type: {block: self._rung(inputs, token_type, block) for block in self.blocks}
+            for token_type in TOKEN_TYPES
+            if token_type in self.heads
+        }
+
+    def _inputs(self, output: EncoderOutput) -> dict[int, Tokens]:
+        grid = output.final.grid
+        assert grid is not None, "an encoder's patch tokens carry their grid"
+        return {block: resize_grid(output.blocks[block], grid) for block in self.blocks}
+
+    def _rung(self, inputs: Mapping[int, Tokens], token_type: TokenType, block: int) -> Tensor:
+        head = self.heads.get_submodule(token_type).get_submodule(str(block))
+        rung: Tensor = head(inputs[block].of(token_type))
+        return rung
 
 
 def last_block_mlp(

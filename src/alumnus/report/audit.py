@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["Matrix", "audit_picture"]
+from alumnus.report.heat_map import LIGHT, Matrix, heat_map
 
-Matrix = Mapping[str, Mapping[str, float]]  # row, column: a share of 1
+__all__ = ["audit_picture"]
+
 CELL_INCHES = 0.62
-DARK, LIGHT = "#1b1b1b", "white"
 SHARED, OWN = "#9ecae1", "#3b6fb5"
 
 
@@ -32,31 +32,12 @@ def audit_picture(
         1, len(matrices) + 2, width_ratios=[1.0] * len(matrices) + [1.05, 1.05]
     )
     for i, (title, matrix) in enumerate(matrices.items()):
-        _heat_map(panels[i], title, matrix, names, labels=i == 0)
+        heat_map(panels[i], title, matrix, rows=names, columns=names, labels=i == 0, diagonal=False)
     _shares(panels[-2], told_by_others)
     _growth(panels[-1], order)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, facecolor="white")
     return path
-
-
-def _heat_map(
-    axes: Axes, title: str, matrix: Matrix, names: Sequence[str], *, labels: bool
-) -> None:
-    values = [[matrix.get(a, {}).get(b, float("nan")) for b in names] for a in names]
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
-    for row, shares in enumerate(values):
-        for column, share in enumerate(shares):
-            if share == share:  # not NaN: a model without this kind of token
-                text = "" if row == column else f"{100 * share:.0f}"
-                colour = LIGHT if share > 0.6 else DARK
-                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    axes.set_title(title, fontsize=10)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names if labels else [""] * len(names), fontsize=8)
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _shares(axes: Axes, told_by_others: Mapping[str, float]) -> None:
