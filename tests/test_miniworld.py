@@ -15,14 +15,15 @@ from alumnus.data import open_source
 from alumnus.encoders import build_encoder
 from alumnus.miniworld import (
     CLASSES,
-    ObjectsSource,
+    MiniworldSource,
     objects_teacher_folder,
     render_dataset,
     render_object,
     train_objects,
 )
 from alumnus.miniworld.augment import augment
-from alumnus.miniworld.chunks import CHUNK, chunk_path
+from alumnus.miniworld.chunks import chunk_path
+from alumnus.miniworld.domains import OBJECTS
 from alumnus.miniworld.materials import MATERIALS
 from alumnus.miniworld.objects import class_of
 from alumnus.miniworld.score_objects import knn_scores
@@ -37,6 +38,8 @@ from alumnus.miniworld.train_objects import (
 )
 from alumnus.miniworld.vectors import Vec, look_at
 from alumnus.runs import load_encoder
+
+CHUNK = OBJECTS.chunk
 
 # scene (seed 1, index): class, and the mean grey of a 4 x 4 grid, as rendered by generator 1
 PINNED = {
@@ -190,7 +193,7 @@ def test_impossible_scene_is_refused(seed: int, index: int, size: int) -> None:
 
 
 def test_source_reads_what_the_renderer_gives() -> None:
-    source = ObjectsSource("test", length=20)
+    source = MiniworldSource("objects", "test", length=20)
     sample, scene = source.read(7), render_object(source.seed, 7)
     assert np.array_equal(np.asarray(sample.image), scene.image)
     assert sample.fields["cls"] == scene.cls
@@ -202,7 +205,7 @@ def test_source_reads_what_the_renderer_gives() -> None:
 
 def test_splits_share_no_picture() -> None:
     def pictures(split: str) -> set[bytes]:
-        scenes = ObjectsSource(split, length=CHUNK).chunk(0)
+        scenes = MiniworldSource("objects", split, length=CHUNK).chunk(0)
         return {hashlib.sha256(scene["image"].tobytes()).digest() for scene in scenes}
 
     train_pictures, test_pictures = pictures("train"), pictures("test")
@@ -220,12 +223,12 @@ def test_damaged_cache_file_is_rendered_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path))
-    source = ObjectsSource("test", length=10, size_px=8)
+    source = MiniworldSource("objects", "test", length=10, size_px=8)
     picture = np.asarray(source.read(0).image)
     path = chunk_path(source.folder, 0)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    healed = ObjectsSource("test", length=10, size_px=8)
+    healed = MiniworldSource("objects", "test", length=10, size_px=8)
     assert healed.missing() == [0]
     assert np.array_equal(np.asarray(healed.read(0).image), picture)
     assert path.read_bytes() == whole
@@ -236,7 +239,7 @@ def test_killed_rendering_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path))
-    source = ObjectsSource("test", length=2 * CHUNK + 1, size_px=8)
+    source = MiniworldSource("objects", "test", length=2 * CHUNK + 1, size_px=8)
 
     def kill(ready: int, total: int) -> None:
         if ready >= CHUNK:
@@ -252,26 +255,26 @@ def test_killed_rendering_goes_on_where_it_was(
 
 
 def test_shorter_source_shares_the_cache() -> None:
-    ObjectsSource("test", length=CHUNK).read(0)
-    assert ObjectsSource("test", length=50).missing() == []
+    MiniworldSource("objects", "test", length=CHUNK).read(0)
+    assert MiniworldSource("objects", "test", length=50).missing() == []
 
 
 def test_source_travels_without_its_memory_maps() -> None:
-    source = ObjectsSource("test", length=CHUNK)
+    source = MiniworldSource("objects", "test", length=CHUNK)
     source.read(0)
     data = pickle.dumps(source)
     assert len(data) < 1000
-    copy: ObjectsSource = pickle.loads(data)
+    copy: MiniworldSource = pickle.loads(data)
     assert copy.read(1).fields["cls"] == source.read(1).fields["cls"]
 
 
 def test_wrong_split_length_and_index_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'val'.*train, test"):
-        ObjectsSource("val")
+    with pytest.raises(ValueError, match=r"'val'.*test, train"):
+        MiniworldSource("objects", "val")
     with pytest.raises(ValueError, match="at least 1"):
-        ObjectsSource("test", length=0)
-    with pytest.raises(IndexError, match="outside the 5 scenes"):
-        ObjectsSource("test", length=5).identity(5)
+        MiniworldSource("objects", "test", length=0)
+    with pytest.raises(IndexError, match="outside the 5 pictures"):
+        MiniworldSource("objects", "test", length=5).identity(5)
 
 
 def test_augmentation_moves_image_and_mask_together() -> None:
@@ -308,8 +311,8 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
 
 
 def test_shipped_teacher_separates_the_classes_and_fresh_weights_do_not() -> None:
-    train_scenes = load_scenes(ObjectsSource("train", length=3 * CHUNK))
-    test_scenes = load_scenes(ObjectsSource("test", length=CHUNK))
+    train_scenes = load_scenes(MiniworldSource("objects", "train", length=3 * CHUNK))
+    test_scenes = load_scenes(MiniworldSource("objects", "test", length=CHUNK))
 
     torch.manual_seed(0)
     fresh = knn_scores(build_encoder(SPEC).eval(), train_scenes, test_scenes)

@@ -12,6 +12,7 @@ from alumnus.config import load_config, recipe_names
 from alumnus.data import BENCHMARKS, Benchmark
 from alumnus.encoders import VIT_SIZES
 from alumnus.hardware import choose_bf16, choose_device, choose_workers
+from alumnus.miniworld import DOMAINS
 from alumnus.run_folder import environment
 from alumnus.spelling import unknown
 from alumnus.teachers import list_teachers
@@ -120,8 +121,7 @@ def _datasets() -> tuple[Row, list[Row]]:
         ("PACK", "a folder with index.json and tar shards (WebDataset layout)"),
         ("shards-{000..099}.tar, *.tar", "tar shards, also s3://, gs://, https://"),
         ("hf:ORG/NAME:SPLIT, hf:FOLDER", "a data set of Hugging Face"),
-        ("miniworld:objects", "procedural images with class, mask and depth, rendered here"),
-        ("miniworld:objects:test", "its test split"),
+        *((f"miniworld:{d.name}[:test]", f"rendered here: {d.about}") for d in DOMAINS.values()),
         ("ANY[M:N]", "images M up to N of any of these, [:N] the first N"),
         *((f"{b.name}:ROOT[:SPLIT]", _published(b)) for b in BENCHMARKS.values()),
     ]

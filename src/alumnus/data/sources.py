@@ -21,8 +21,6 @@ from alumnus.spelling import unknown
 __all__ = ["open_source"]
 
 FILE_ENDINGS = (*LIST_SUFFIXES, ".tar", ".tar.gz")
-MINIWORLDS = ("objects",)
-MINIWORLD_SPLITS = ("train", "test")
 
 
 def open_source(
@@ -45,7 +43,7 @@ def open_source(
       (`TarSource`)
     - `hf:ORG/NAME`, `hf:ORG/NAME:SPLIT`, `hf:FOLDER`: a data set of Hugging Face (`HubSource`)
     - `dtd:ROOT`, `dtd:ROOT:test`: published sets at ROOT by name (`BENCHMARKS`)
-    - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels
+    - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels (`DOMAINS`)
 
     A split may end the spec: `packs/caltech50:test`; a last `[M:N]` keeps the images from M up to
     N, as of a list: `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
@@ -213,11 +211,7 @@ def _open_miniworld(
     spec: str, *, split: str | None, name: str | None, domain: str, generic: bool
 ) -> Source:
     _, world, *rest = spec.split(":")
-    chosen = rest[0] if rest else split or "train"
-    if world not in MINIWORLDS:
-        raise unknown("miniworld", world, MINIWORLDS)
-    if chosen not in MINIWORLD_SPLITS:
-        raise unknown(f"split of {spec!r}", chosen, MINIWORLD_SPLITS)
-    from alumnus.miniworld import ObjectsSource  # renders only where it is asked for
+    from alumnus.miniworld import MiniworldSource  # renders only where it is asked for
 
-    return Subset(ObjectsSource(split=chosen), name=name or world, domain=domain, generic=generic)
+    source = MiniworldSource(world, rest[0] if rest else split or "train")
+    return Subset(source, name=name or world, domain=domain, generic=generic)

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+from alumnus.miniworld.domain import Domain
+from alumnus.miniworld.domains import DOMAINS
 from alumnus.miniworld.objects import CLASSES, GENERATOR_VERSION, MASK_NAMES, Scene, render_object
-from alumnus.miniworld.source import ObjectsSource, render_dataset
+from alumnus.miniworld.source import MiniworldSource, render_dataset
 
 __all__ = [
     "CLASSES",
+    "DOMAINS",
     "GENERATOR_VERSION",
     "MASK_NAMES",
-    "ObjectsSource",
+    "Domain",
+    "MiniworldSource",
     "Scene",
     "objects_teacher_folder",
     "render_dataset",

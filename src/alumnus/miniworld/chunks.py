@@ -1,4 +1,4 @@
-"""Rendered scenes on disk: files of 96 scenes, each a pure function of (seed, number, size).
+"""Rendered pictures on disk: files of `chunk` pictures, each a pure function of its place.
 
 A file appears whole (temporary name, fsync, rename) or not at all. So rendering can be killed and
 goes on where it was, and two processes that render the same file write the same bytes.
@@ -11,24 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alumnus.miniworld.objects import CLASSES, render_object
+from alumnus.miniworld.domain import Domain
 
-__all__ = ["CHUNK", "Chunk", "chunk_path", "open_chunk", "render_chunk", "scene_dtype"]
+__all__ = ["Chunk", "chunk_path", "open_chunk", "render_chunk"]
 
-CHUNK = 2 * len(CLASSES)  # scenes per file; whole turns through the classes
-Chunk = NDArray[np.void]  # [CHUNK] of `scene_dtype`
-
-
-def scene_dtype(size_px: int) -> np.dtype[np.void]:
-    """One scene: image uint8 [H, W, 3], mask uint8 [H, W], depth float16 [H, W], cls uint8."""
-    return np.dtype(
-        [
-            ("image", np.uint8, (size_px, size_px, 3)),
-            ("mask", np.uint8, (size_px, size_px)),
-            ("depth", np.float16, (size_px, size_px)),
-            ("cls", np.uint8),
-        ]
-    )
+Chunk = NDArray[np.void]  # [domain.chunk] of `domain.dtype(size_px)`
 
 
 def chunk_path(folder: Path, number: int) -> Path:
@@ -36,25 +23,29 @@ def chunk_path(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.npy"
 
 
-def open_chunk(path: Path, *, size_px: int) -> Chunk | None:
-    """The memory-mapped scenes of a file; None if it is missing or damaged."""
+def open_chunk(path: Path, domain: Domain, *, size_px: int) -> Chunk | None:
+    """The memory-mapped records of a file; None if it is missing or damaged."""
     try:
-        scenes: Chunk = np.load(path, mmap_mode="r")
+        records: Chunk = np.load(path, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError):  # the latter two: cut off
         return None
-    return scenes if scenes.dtype == scene_dtype(size_px) and len(scenes) == CHUNK else None
+    whole = records.dtype == domain.dtype(size_px) and len(records) == domain.chunk
+    return records if whole else None
 
 
-def render_chunk(path: Path, *, seed: int, number: int, size_px: int) -> None:
-    """Render scenes `CHUNK * number` onwards into a file."""
-    scenes = np.empty(CHUNK, scene_dtype(size_px))
-    for place in range(CHUNK):
-        scene = render_object(seed, CHUNK * number + place, size_px)
-        scenes[place] = (scene.image, scene.mask, scene.depth, scene.cls)
+def render_chunk(path: Path, domain: Domain, *, seed: int, number: int, size_px: int) -> None:
+    """Render the pictures `domain.chunk * number` onwards into a file."""
+    records = np.empty(domain.chunk, domain.dtype(size_px))
+    first = domain.chunk * number
+    for place in range(0, domain.chunk, domain.views):
+        for view, record in enumerate(
+            domain.render(seed, (first + place) // domain.views, size_px)
+        ):
+            records[place + view] = record
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.save(file, scenes)
+            np.save(file, records)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

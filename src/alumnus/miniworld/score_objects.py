@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alumnus.encoders import Encoder, build_encoder
 from alumnus.evaluation.knn import knn_classify
-from alumnus.miniworld import CLASSES, ObjectsSource, objects_teacher_folder
+from alumnus.miniworld import CLASSES, MiniworldSource, objects_teacher_folder
 from alumnus.miniworld.train_objects import SPEC, Scenes, load_scenes, normalised
 from alumnus.runs import load_encoder
 from alumnus.tokens import EncoderOutput
@@ -47,8 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m alumnus.miniworld.score_objects")
     parser.add_argument("folder", type=Path, nargs="?", default=objects_teacher_folder())
     folder = parser.parse_args().folder
-    train = load_scenes(ObjectsSource("train", length=9600))
-    test = load_scenes(ObjectsSource("test", length=1920))
+    train = load_scenes(MiniworldSource("objects", "train", length=9600))
+    test = load_scenes(MiniworldSource("objects", "test", length=1920))
     torch.manual_seed(0)
     encoders = {str(folder): load_encoder(folder), "fresh weights": build_encoder(SPEC).eval()}
     for name, encoder in encoders.items():

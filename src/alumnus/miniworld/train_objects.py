@@ -30,7 +30,7 @@ from alumnus.miniworld.augment import augment
 from alumnus.miniworld.materials import MATERIALS
 from alumnus.miniworld.objects import CLASSES
 from alumnus.miniworld.shapes import SHAPES
-from alumnus.miniworld.source import ObjectsSource, render_dataset
+from alumnus.miniworld.source import MiniworldSource, render_dataset
 from alumnus.randomness import derive_seed
 from alumnus.runs import save_encoder
 
@@ -77,10 +77,10 @@ class Heads(nn.Module):
         self.patch = nn.Linear(dim, 1 + len(SHAPES) + len(MATERIALS))
 
 
-def load_scenes(source: ObjectsSource) -> Scenes:
+def load_scenes(source: MiniworldSource) -> Scenes:
     """Read a whole source into memory (16 kB a scene at 64 px), rendering what is missing."""
     render_dataset(source, progress=lambda ready, total: log.info("scenes %d/%d", ready, total))
-    chunks = [source.chunk(n) for n in range(-(-len(source) // len(source.chunk(0))))]
+    chunks = [source.chunk(number) for number in range(source.chunks)]
 
     def column(name: str) -> Tensor:
         return torch.from_numpy(np.concatenate([c[name] for c in chunks])[: len(source)])
@@ -135,8 +135,8 @@ def train(out: Path, settings: Settings, *, save_every: int = 500) -> dict[str, 
     both = nn.ModuleDict({"encoder": encoder, "heads": heads})
     optimizer = _optimizer(both, settings)
     first = _resume(out / "checkpoint.pt", both, optimizer, settings)
-    scenes = load_scenes(ObjectsSource("train", length=settings.train_images))
-    test = load_scenes(ObjectsSource("test", length=settings.test_images))
+    scenes = load_scenes(MiniworldSource("objects", "train", length=settings.train_images))
+    test = load_scenes(MiniworldSource("objects", "test", length=settings.test_images))
     started = time.monotonic()
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
