@@ -150,6 +150,16 @@ def test_different_teachers_of_one_name_keep_their_rows() -> None:
     assert found["t (b.2)"].fn(images).of("cls").shape == (1, 4)
 
 
+def test_the_teachers_of_a_run_see_images_as_they_did_in_it() -> None:
+    write_run("plain")
+    write_run("own")
+    red = "{model: 'python:toys:red', mean: [0, 0, 0], std: [1, 1, 1]}"
+    Path("own", "config.yaml").write_text(f"optim: {{steps: 1}}\nteachers: {{red: {red}}}\n")
+    found, images = rows("plain", "own"), torch.randn(1, 3, 16, 16)
+    first, second = (found[name].fn(images).of("cls") for name in ("red", "red (own)"))
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
 def test_a_run_is_evaluated_without_a_teacher_that_cannot_be_had(
     place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

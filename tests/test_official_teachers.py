@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alumnus import hub
+from alumnus import api, hub
 from alumnus.encoders import EncoderSpec, PosInterp, ViT, build_encoder
 from alumnus.encoders.conversion import infer_encoder_spec
 from alumnus.encoders.official import encoder_from_official, is_unused
@@ -235,20 +235,40 @@ def test_clip_towers_are_read_from_openclips_layout(tmp_path: Path) -> None:
         assert not torch.allclose(plain(image).final.of("cls"), network(image).final.of("cls"))
 
 
-def test_positions_of_a_teacher_can_meet_other_grids_in_another_way(tmp_path: Path) -> None:
-    """DINOv2 with registers antialiases them; DUNE runs it with an offset instead."""
-    (spec, name) = TEACHERS["dinov2-vits14-reg"].network.args  # type: ignore[attr-defined]
+def small_dinov2(folder: Path) -> Path:
+    """A file of `dinov2-vits14-reg` in full shapes, each tensor one stored number."""
+    (spec, _) = TEACHERS["dinov2-vits14-reg"].network.args  # type: ignore[attr-defined]
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in ViT(spec).state_dict().items()}
-    file = tmp_path / "small.pth"
+    file = folder / "small.pth"
     torch.save({key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}, file)
-    modes = [
-        load_teacher(name, weights=str(file), pos_interp=mode).network.pos_interp
-        for mode in (None, "offset")
-    ]
-    assert modes == ["antialias", "offset"]
+    return file
+
+
+def test_positions_of_a_teacher_can_meet_other_grids_in_another_way(tmp_path: Path) -> None:
+    """DINOv2 with registers antialiases them; DUNE runs it with an offset instead."""
+    file = str(small_dinov2(tmp_path))
+    modes: tuple[PosInterp | None, ...] = (None, "offset")
+    teachers = [load_teacher("dinov2-vits14-reg", weights=file, pos_interp=m) for m in modes]
+    assert [t.pos_interp for t in teachers] == ["antialias", "offset"]
+    assert [t.network.pos_interp for t in teachers] == ["antialias", "offset"]
     with pytest.raises(ValueError, match="pos_interp is for the ViTs of alumnus"):
         load_teacher("python:tiny_teachers:patch_mean_factory", pos_interp="offset")
+
+
+def test_a_file_of_ones_own_is_checked_and_kept_for_its_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path / "cache"))
+    file = small_dinov2(tmp_path)
+    with pytest.raises(ValueError, match=r"the weights of dinov2-vitb14-reg in .* do not fit"):
+        api.get("dinov2-vitb14-reg", file=file)
+    kept = api.get("dinov2-vits14-reg", file=file)
+    file.unlink()
+    assert api.get("dinov2-vits14-reg") == kept
+    assert load_teacher("dinov2-vits14-reg").dim == 384
+    with pytest.raises(ValueError, match="there is no file of weights"):
+        api.get("dinov2-vits14-reg", file=file)
 
 
 def test_a_teacher_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,5 +278,5 @@ def test_a_teacher_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr(hub, "_resolves", lambda url: False)
     for name in ("dino-vitb16", "siglip2-vitb16"):
-        with pytest.raises(UnavailableError, match=f"alumnus get {name}, or give weights=PATH"):
+        with pytest.raises(UnavailableError, match=f"alumnus get {name}, or take a file"):
             load_teacher(name)

@@ -308,6 +308,23 @@ def test_the_list_has_a_row_for_each_released_file() -> None:
     assert set(names) == set(TEACHERS)
 
 
+@pytest.mark.parametrize("name", TEACHERS)
+def test_the_page_of_teachers_says_what_the_registry_does(name: str) -> None:
+    info, traits = TEACHERS[name], TEACHERS[name].traits
+    cells = (
+        f"`{name}`",
+        str(traits.dim),
+        f"{traits.input_size} px" if traits.input_size else "any",
+        str(traits.patch_size),
+        "+".join(traits.token_types),
+        traits.licence,
+        ", ".join(traits.data) or "not stated here",
+        info.origin,
+    )
+    page = Path(__file__).parents[1] / "docs" / "teachers.md"
+    assert f"| {' | '.join(cells)} |" in page.read_text().splitlines()
+
+
 HERE = ("miniworld-objects", *hub.RELEASED)  # with weights that need no hub
 
 

@@ -33,7 +33,7 @@ from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
 from alumnus.runs import keeps_projectors, load_student
-from alumnus.teachers import fetch_weights
+from alumnus.teachers import fetch_weights, keep_weights
 from alumnus.training.distributed import ALONE, join_world
 from alumnus.training.loop import Interval
 
@@ -355,9 +355,12 @@ def replay(run: str | Path, step: int) -> ReplayedStep:
     return replay_step(RunFolder(Path(run).expanduser()), step)
 
 
-def get(name: str) -> Path:
-    """Fetch the weights of a teacher into the cache, so that it works offline from then on."""
-    return fetch_weights(name)
+def get(name: str, *, file: str | Path | None = None) -> Path:
+    """Fetch the weights of a teacher into the cache, so that it works offline from then on.
+
+    `file` is one that you have: it is checked, and kept for this teacher instead.
+    """
+    return fetch_weights(name) if file is None else keep_weights(name, Path(file))
 
 
 @dataclass(frozen=True)

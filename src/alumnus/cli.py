@@ -326,12 +326,17 @@ def replay(
 @app.command()
 def get(
     names: Annotated[list[str], typer.Argument(help="Teachers: alumnus list teachers")],
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Official file that you have, of one teacher")
+    ] = None,
 ) -> None:
     """Fetch the weights of teachers into the cache; afterwards they work offline."""
     from alumnus import api
 
+    if file is not None and len(names) != 1:
+        raise ValueError("--file is the file of one teacher: name one")
     for name in names:
-        print(f"{name}  {api.get(name)}")
+        print(f"{name}  {api.get(name, file=file)}")
 
 
 @app.command(name="list")

@@ -256,7 +256,8 @@ def _from_url(url: str, sha256: str | None) -> Path:
     try:
         torch.hub.download_url_to_file(url, str(part), progress=False)
     except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
-        raise UnavailableError(f"weights {url!r} could not be downloaded ({error})") from error
+        why = getattr(error, "reason", error)
+        raise UnavailableError(f"weights {url!r} could not be downloaded ({why})") from error
     found = _sha256(part)
     if sha256 is not None and found != sha256:
         part.unlink()

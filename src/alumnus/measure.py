@@ -4,12 +4,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from alumnus.config import load_config
+from alumnus import assembly
+from alumnus.config import TeacherSection, load_config
 from alumnus.data import BrokenImageError, Sample, Source, open_source, shows_some_classes
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder, last_layers
 from alumnus.evaluation.segmentation import SegmentationProtocol
@@ -21,7 +22,7 @@ from alumnus.randomness import derive_seed
 from alumnus.run_folder import RunFolder
 from alumnus.runs import LoadedStudent, is_encoder, keeps_projectors, load_encoder, load_student
 from alumnus.teachers import Teacher, load_teacher, teacher_name
-from alumnus.tokens import Tokens, TokenType
+from alumnus.tokens import Tokens
 
 __all__ = [
     "bare_model",
@@ -34,6 +35,14 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+IN_TRAINING_ONLY = {  # what two sections of the same teacher may differ in
+    "domain": None,
+    "licence": None,
+    "grid": "auto",
+    "loss_weight": 1.0,
+    "optional": False,
+}
 
 TASK_KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
 SIZE_PX: dict[TaskKind, int] = {"segmentation": 512}  # of the published protocol; others 224
@@ -160,7 +169,7 @@ def models_of(names: Sequence[str], device: torch.device) -> list[EvalModel]:
             students[path] = load_student(path) if keeps_projectors(path) else load_encoder(path)
             teachers.add_all_of(path)
         else:
-            teachers.add(teacher_name(name), _Origin(name), of=name)
+            teachers.add(teacher_name(name), TeacherSection(model=name), of=name)
 
     labels = _labels(list(students), [row.name for row in teachers.rows])
     rows = [*teachers.rows]
@@ -177,30 +186,21 @@ def models_of(names: Sequence[str], device: torch.device) -> list[EvalModel]:
     return sorted(rows, key=lambda row: order.index(row.kind))
 
 
-class _Origin(NamedTuple):
-    """What makes two teachers the same."""
-
-    model: str
-    weights: str | None = None
-    tokens: tuple[TokenType, ...] | None = None
-
-
 class _Teachers:
     """The rows of teachers: equal ones are loaded once, others keep names of their own."""
 
     def __init__(self, device: torch.device) -> None:
         self.rows: list[EvalModel] = []
         self._device = device
-        self._held: dict[str, _Origin] = {}
+        self._held: dict[str, TeacherSection] = {}
 
-    def add(self, name: str, origin: _Origin, *, of: str) -> None:
+    def add(self, name: str, section: TeacherSection, *, of: str) -> None:
         """Load a teacher; where another has its name, that of its run follows: `lite2 (run)`."""
+        origin = section.model_copy(update=IN_TRAINING_ONLY)
         shown = name if self._held.get(name, origin) == origin else f"{name} ({of})"
         if shown in self._held:
             return
-        teacher = load_teacher(
-            origin.model, name=name, weights=origin.weights, tokens=origin.tokens
-        )
+        teacher = assembly.teacher_of(name, origin)
         self.rows.append(replace(teacher_model(teacher.to(self._device)), name=shown))
         self._held[shown] = origin
 
@@ -218,9 +218,8 @@ class _Teachers:
             )
             return
         for name, section in sections.items():
-            tokens = None if section.tokens is None else tuple(section.tokens)
             try:
-                self.add(name, _Origin(section.model, section.weights, tokens), of=run.name)
+                self.add(name, section, of=run.name)
             except (ValueError, OSError) as error:
                 log.warning("going on without teacher %s of %s: %s", name, run.name, error)
 

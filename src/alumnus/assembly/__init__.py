@@ -17,6 +17,7 @@ from alumnus.assembly.teachers import (
     live,
     load_teachers,
     plan_cache,
+    teacher_of,
 )
 from alumnus.assembly.training import (
     build_distillation,
@@ -48,4 +49,5 @@ __all__ = [
     "plan_cache",
     "run_steps",
     "start_from",
+    "teacher_of",
 ]

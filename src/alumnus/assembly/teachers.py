@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from alumnus.assembly.images import Images, augmentation
-from alumnus.config import RunConfig
+from alumnus.config import RunConfig, TeacherSection
 from alumnus.distill import Targets
 from alumnus.hardware import choose_bf16, choose_workers
 from alumnus.licences import Terms, refusals
@@ -35,6 +35,7 @@ __all__ = [
     "live",
     "load_teachers",
     "plan_cache",
+    "teacher_of",
 ]
 
 log = logging.getLogger(__name__)
@@ -45,18 +46,7 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
     teachers: dict[str, Teacher] = {}
     for name, section in config.teachers.items():
         try:
-            teachers[name] = load_teacher(
-                section.model,
-                name=name,
-                weights=section.weights,
-                tokens=None if section.tokens is None else tuple(section.tokens),
-                domain=section.domain,
-                licence=section.licence,
-                mean=section.mean,
-                std=section.std,
-                grid=section.grid,
-                pos_interp=section.pos_interp,
-            )
+            teachers[name] = teacher_of(name, section)
         except UnavailableError as error:
             if not section.optional:
                 raise
@@ -69,6 +59,22 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
     for _, sentence in refusals(config.licence, inherited(teachers)):
         raise ValueError(sentence)
     return teachers
+
+
+def teacher_of(name: str, section: TeacherSection) -> Teacher:
+    """The teacher that a section of a configuration describes."""
+    return load_teacher(
+        section.model,
+        name=name,
+        weights=section.weights,
+        tokens=None if section.tokens is None else tuple(section.tokens),
+        domain=section.domain,
+        licence=section.licence,
+        mean=section.mean,
+        std=section.std,
+        grid=section.grid,
+        pos_interp=section.pos_interp,
+    )
 
 
 def inherited(teachers: Mapping[str, Teacher]) -> list[Terms]:

@@ -10,6 +10,7 @@ from alumnus.teachers.reference import difference
 from alumnus.teachers.registry import (
     check_teacher,
     fetch_weights,
+    keep_weights,
     list_teachers,
     load_teacher,
     teacher_name,
@@ -30,6 +31,7 @@ __all__ = [
     "check_teacher",
     "difference",
     "fetch_weights",
+    "keep_weights",
     "list_teachers",
     "load_teacher",
     "teacher_name",

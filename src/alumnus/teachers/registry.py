@@ -1,6 +1,7 @@
 """How a name, a path or a class becomes a teacher."""
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import timm
 from torch import nn
 
 from alumnus import hub
+from alumnus.cachedir import cache_dir, whole_file
 from alumnus.encoders import PosInterp, ViT
 from alumnus.spelling import unknown
 from alumnus.teachers.base import GridPolicy, Teacher, Traits
@@ -21,7 +23,14 @@ from alumnus.teachers.run_teacher import run_teacher
 from alumnus.teachers.timm_teacher import timm_teacher
 from alumnus.tokens import TokenType
 
-__all__ = ["check_teacher", "fetch_weights", "list_teachers", "load_teacher", "teacher_name"]
+__all__ = [
+    "check_teacher",
+    "fetch_weights",
+    "keep_weights",
+    "list_teachers",
+    "load_teacher",
+    "teacher_name",
+]
 
 Opened = tuple[nn.Module, Traits]
 
@@ -154,21 +163,47 @@ def fetch_weights(name: str) -> Path:
 
     ValueError for an unknown name, UnavailableError, saying what to do, where they cannot be had.
     """
-    if name not in TEACHERS:
-        raise unknown("teacher", name, TEACHERS)
-    info = TEACHERS[name]
+    info = _registered(name)
+    if kept := _kept(name):
+        return kept[0]
     try:
         path = hub.resolve_weights(info.weights, sha256=info.sha256)
     except hub.UnavailableError as error:
         if name in hub.RELEASED:
             raise
         raise hub.UnavailableError(
-            f"teacher {name}: {error}; connect once and run: alumnus get {name}, or give "
-            "weights=PATH"
+            f"teacher {name}: {error}; connect once and run: alumnus get {name}, or take a file "
+            f"that you have: weights=PATH, or for good, alumnus get {name} --file PATH"
         ) from error
     if path is None:
         raise hub.UnavailableError(f"teacher {name} has no published weights: give weights=PATH")
     return path
+
+
+def keep_weights(name: str, file: Path) -> Path:
+    """From now on these are the weights of a registered teacher; gives the copy in the cache.
+
+    ValueError, one sentence, for a file that is not of this teacher.
+    """
+    hub.check_weights(file)
+    _registered(name).network(file.expanduser())
+    target = cache_dir("weights", "own") / f"{name}{file.suffix}"
+    with file.expanduser().open("rb") as given, whole_file(target) as copy:
+        shutil.copyfileobj(given, copy, 1 << 20)
+    for earlier in _kept(name):
+        if earlier != target:
+            earlier.unlink()
+    return target
+
+
+def _registered(name: str) -> TeacherInfo:
+    if name not in TEACHERS:
+        raise unknown("teacher", name, TEACHERS)
+    return TEACHERS[name]
+
+
+def _kept(name: str) -> list[Path]:
+    return sorted(cache_dir("weights", "own").glob(f"{name}.*"))
 
 
 def _open(model: str, weights: str | None) -> Opened:
