@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -84,6 +85,42 @@ def distil(run: Run, *words: str, out: str = "run") -> Said:
 
 
 # --- what works
+
+
+def test_visualize_draws_a_run_beside_its_teachers_for_a_folder_or_one_image(
+    run: Run, place: Path
+) -> None:
+    distil(run)
+    said = run("visualize", "run", "photos", "pictures/pca.png", "--count", "3")
+    assert (said.code, said.out) == (0, "pictures/pca.png\n")
+    with Image.open(place / "pictures" / "pca.png") as picture:
+        width, height = picture.size
+    assert 1.8 < width / height < 3  # 6 columns, 3 rows of 4:3
+    one = str(next((place / "photos").rglob("*.jpg")))
+    assert run("visualize", "run", one, "one.png", "--at", "0.5,0.9", "--size", "32").code == 0
+    with Image.open(place / "one.png") as picture:
+        assert picture.size[0] == width
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["photos", "pca.jpg"], "pictures are written as .png"),
+        (["photos", "there.png"], "there.png is there already"),
+        (["photos", "pca.png", "--at", "120,80"], "'120,80' is no place in an image"),
+        (["fotos", "pca.png"], "did you mean"),
+        (["x.gif", "pca.png"], "cannot be decoded"),
+    ],
+    ids=str,
+)
+def test_pictures_that_cannot_be_drawn_are_refused_in_one_sentence(
+    run: Run, place: Path, words: list[str], sentence: str
+) -> None:
+    (place / "there.png").touch()
+    (place / "x.gif").write_bytes(b"no image")
+    said = run("visualize", "efficientnet-lite0", *words)
+    assert said.code == 2
+    assert sentence in said.err
 
 
 def test_evaluate_trains_linear_heads_writes_them_and_measures_one_again(

@@ -32,6 +32,7 @@ PUBLIC = [
     "replay",
     "show_config",
     "text",
+    "visualize",
 ]
 
 # In a fresh interpreter: here everything has been imported before.

@@ -17,7 +17,14 @@ from alumnus.evaluation.results import (
     TaskRecord,
     TaskScore,
 )
-from alumnus.report.pca import agree, pca_colours, pca_picture, principal_components
+from alumnus.report.patches import (
+    PatchMaps,
+    pca_columns,
+    pca_picture,
+    similarity,
+    similarity_columns,
+)
+from alumnus.report.pca import Basis, Palette, turn_towards
 from alumnus.report.progress import ProgressBar
 from alumnus.report.table import markdown, plain, results_table
 from alumnus.tokens import Tokens
@@ -86,15 +93,19 @@ def test_without_teachers_there_is_no_ratio() -> None:
     assert [row[0] for row in results_table(alone).rows] == ["pupil", "constant"]
 
 
-def patches(*, seed: int = 0, dim: int = 12) -> Tensor:
-    return torch.randn(3, 20, dim, generator=torch.Generator().manual_seed(seed))
+def tokens(*, seed: int = 0, dim: int = 12) -> Tensor:  # [n, D]
+    return torch.randn(60, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def components(x: Tensor) -> Tensor:  # [n, D] -> [n, 3]
+    return Basis.fit(x).components(x)
 
 
 def test_components_are_those_of_a_covariance_over_all_images() -> None:
-    x = patches() * torch.arange(1, 13)
-    got = principal_components(x).flatten(0, 1).double()
-    values, vectors = torch.linalg.eigh(torch.cov(x.flatten(0, 1).double().T))
-    flat = x.flatten(0, 1).double()
+    x = tokens() * torch.arange(1, 13)
+    got = components(x).double()
+    values, vectors = torch.linalg.eigh(torch.cov(x.double().T))
+    flat = x.double()
     want = ((flat - flat.mean(dim=0)) @ vectors.flip(1) / values.flip(0).sqrt())[:, :3]
     sign = (got * want).sum(dim=0).sign()
     torch.testing.assert_close(got, want * sign, atol=1e-5, rtol=0)
@@ -102,23 +113,79 @@ def test_components_are_those_of_a_covariance_over_all_images() -> None:
 
 @pytest.mark.parametrize("dim", [1, 2])
 def test_components_that_do_not_exist_are_zero(dim: int) -> None:
-    got = principal_components(patches(dim=dim))
-    assert got.shape == (3, 20, 3)
+    got = components(tokens(dim=dim))
+    assert got.shape == (60, 3)
     assert (got[..., dim:] == 0).all()
-    assert (principal_components(torch.ones(2, 4, 8)) == 0).all()
+    assert (components(torch.ones(8, 4)) == 0).all()
+    assert components(torch.randn(2, 8)).isfinite().all()  # fewer tokens than components
 
 
 def test_a_turned_copy_is_turned_back() -> None:
-    x = principal_components(patches())
+    basis, x = Basis.fit(tokens()), components(tokens())
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1))).Q
-    torch.testing.assert_close(agree(x @ turn, x), x, atol=1e-5, rtol=0)
+    turned = basis.turned(turn)
+    back = turned.turned(turn_towards(turned.components(tokens()), x))
+    torch.testing.assert_close(back.components(tokens()), x, atol=1e-5, rtol=0)
 
 
 def test_colours_fill_the_range_and_constant_tokens_are_no_error() -> None:
-    colours = pca_colours(principal_components(patches()))
+    x = components(tokens())
+    colours = Palette.fit(x).colours(x)
     assert colours.min() == 0
     assert colours.max() == 1
-    assert torch.isfinite(pca_colours(torch.zeros(2, 4, 3))).all()
+    constant = torch.zeros(8, 3)
+    assert torch.isfinite(Palette.fit(constant).colours(constant)).all()
+
+
+def maps(*grids: tuple[int, int], seed: int = 0, dim: int = 12) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*grid, dim, generator=generator) for grid in grids]
+
+
+def test_a_perfect_prediction_has_the_colours_of_its_teacher_on_any_grids() -> None:
+    held = maps((4, 6), (5, 3))
+    teacher, student = PatchMaps("lite", held), PatchMaps("bare", maps((8, 8), (6, 4), dim=7))
+    guess = PatchMaps("bare as lite", held, predicts="lite")
+    # the turn of the colours towards the first model must be that of the teacher
+    first, seen, copied = pca_columns([student, teacher, guess])
+    assert all(torch.equal(a, b) for a, b in zip(seen.cells, copied.cells, strict=True))
+    assert [tuple(cell.shape) for cell in first.cells] == [(8, 8, 3), (6, 4, 3)]
+    assert copied.heading == ["bare as lite", "basis of lite", "centred cosine 1.00"]
+    assert (seen.heading, first.heading) == (["lite", "own basis"], ["bare", "own basis"])
+
+
+def test_a_wrong_prediction_has_other_colours_in_the_same_basis() -> None:
+    held = maps((4, 6))
+    mean = held[0].mean(dim=(0, 1))
+    guess = PatchMaps("guess", [2 * mean - held[0]], predicts="lite")
+    seen, wrong = pca_columns([PatchMaps("lite", held), guess])
+    assert wrong.heading[-1] == "centred cosine -1.00"
+    assert (seen.cells[0] - wrong.cells[0]).abs().mean() > 0.2
+
+
+def test_a_prediction_without_its_teacher_has_a_basis_of_its_own() -> None:
+    [column] = pca_columns([PatchMaps("guess", maps((4, 6)), predicts="absent")])
+    assert column.heading == ["guess", "own basis"]
+
+
+@pytest.mark.parametrize(
+    ("at", "row", "column"), [((0.0, 0.0), 0, 0), ((0.99, 0.3), 1, 5), ((1.0, 1.0), 3, 5)]
+)
+def test_likeness_is_the_cosine_with_the_patch_at_that_place(
+    at: tuple[float, float], row: int, column: int
+) -> None:
+    [held] = maps((4, 6))
+    found = similarity(held, at)
+    unit = held / held.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(found, unit @ unit[row, column])
+    assert found[row, column] == found.max()
+
+
+def test_the_scale_of_likeness_is_written_below_the_name() -> None:
+    [column] = similarity_columns([PatchMaps("lite", [torch.ones(2, 3, 4)])], (0.5, 0.5))
+    assert column.heading == ["lite", "cosine 1.00 to 1"]
+    assert column.cells[0].shape == (2, 3, 3)
+    assert column.cells[0].isfinite().all()
 
 
 def as_tokens(images: Tensor) -> Tokens:
@@ -135,8 +202,8 @@ def test_picture_has_a_row_an_image_and_a_column_a_model_with_patches(tmp_path: 
     path = pca_picture(models, images, tmp_path / "pictures" / "pca.png")
     with Image.open(path) as picture:
         width, height = picture.size
-    # three columns of 2:1 cells, two rows, and a line of labels
-    assert 2.5 < width / height < 3.0
+    # three columns of 2:1 cells, two rows, and two lines of headings
+    assert 2.2 < width / height < 2.8
 
 
 def test_picture_of_models_without_patches_is_refused(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ __all__ = [
     "replay",
     "show_config",
     "text",
+    "visualize",
 ]
 
 _HOME = {

@@ -28,7 +28,7 @@ from alumnus.heads import LinearHead, save_linear_head
 from alumnus.planning import make_plan
 from alumnus.plans import Plan
 from alumnus.replaying import ReplayedStep, replay_step
-from alumnus.report.pca import pca_picture
+from alumnus.report.patches import pca_picture
 from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
@@ -36,6 +36,7 @@ from alumnus.runs import keeps_projectors, load_student
 from alumnus.teachers import fetch_weights, keep_weights
 from alumnus.training.distributed import ALONE, join_world
 from alumnus.training.loop import Interval
+from alumnus.visualizing import parse_place, read_images, write_sheet
 
 __all__ = [
     "DemoResult",
@@ -51,6 +52,7 @@ __all__ = [
     "replay",
     "show_config",
     "text",
+    "visualize",
 ]
 
 log = logging.getLogger(__name__)
@@ -345,6 +347,37 @@ def text(
     features, projection = text_tower.encode_classes(model, [*words.values()], templates=prompts)
     made = save_text_features(path, features, [*words], space=space, projection=projection)
     return tuple(made.text.shape)
+
+
+def visualize(
+    models: Sequence[str],
+    images: str,
+    out: str | Path,
+    *,
+    at: str | None = None,
+    count: int = 6,
+    size: int | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Draw what models see in images: a PNG with a row an image and a column a model.
+
+    Patch tokens in the colours of their first three principal components; with `at`, "X,Y" in
+    shares of width and height, the likeness of all patches to the one there. A run brings its
+    bare encoder, its projections and its teachers; a projection has the basis of its teacher.
+    `images` is one file, or a source of which `count` are shown. `size`, px of the short side,
+    is a model's own where not given.
+    """
+    path = Path(out).expanduser()
+    if path.suffix != ".png":
+        raise ValueError(f"pictures are written as .png, so {path} needs that ending")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already: add --overwrite, or choose another file")
+    place = None if at is None else parse_place(at)
+    shown = read_images(images, count)
+    chosen = choose_device(device)
+    rows = [row for row in measure.models_of(models, chosen) if row.kind != "baseline"]
+    return write_sheet(rows, shown, path, at=place, size_px=size, device=chosen)
 
 
 def replay(run: str | Path, step: int) -> ReplayedStep:

@@ -278,6 +278,29 @@ def text(
 
 
 @app.command()
+def visualize(
+    models: Annotated[
+        list[str], typer.Argument(help="Runs, encoders, released .pth files, or teachers by name")
+    ],
+    images: Annotated[str, typer.Argument(help="Image, folder of images, pack, PATH:split")],
+    out: Annotated[Path, typer.Argument(help="File to write: .png")],
+    at: Annotated[
+        str | None,
+        typer.Option(help="X,Y from 0 to 1: likeness of all patches to the one there"),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images, spread over the folder")] = 6,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Short side, px; the model's own if not given")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file")] = False,
+) -> None:
+    """Draw patch tokens as colours, a student's in the bases of its teachers."""
+    from alumnus import api
+
+    print(api.visualize(models, images, out, at=at, count=count, size=size, overwrite=overwrite))
+
+
+@app.command()
 def cache(
     recipe: Annotated[str, typer.Argument(help="Recipe whose teachers and images are cached")],
     overrides: Overrides = None,
