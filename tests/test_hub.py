@@ -153,6 +153,22 @@ def test_weights_from_a_url_are_downloaded_once(
     assert len(asked) == 1
 
 
+def test_a_download_with_another_hash_than_is_known_is_refused_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path))
+
+    def download(url: str, target: str, **_: Any) -> None:
+        Path(target).write_bytes(CONTENT)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    url = "https://weights.invalid/net.pth"
+    with pytest.raises(UnavailableError, match="are not the published ones: their SHA-256 is"):
+        resolve(url, sha256="0" * 64)
+    assert list((tmp_path / "weights").iterdir()) == []
+    assert resolve(url, sha256=hashlib.sha256(CONTENT).hexdigest()) is not None
+
+
 def test_state_dicts_are_unwrapped_and_wrapper_prefixes_dropped(tmp_path: Path) -> None:
     weight = torch.randn(2, 3)
     torch.save({"state_dict": {"module.backbone.w": weight}, "epoch": 3}, tmp_path / "a.pth")

@@ -49,6 +49,8 @@ def test_unclear_is_an_answer() -> None:
 
 def test_the_student_inherits_every_restriction_and_its_teacher_is_named() -> None:
     assert "no teacher states a restriction" in said(Terms("a", "Apache-2.0"), Terms("b", "MIT"))
+    alike = said(*(Terms(name, "MIT", ("Own",)) for name in "abc")).splitlines()
+    assert alike[0].startswith("a, b and c state MIT (commercial use yes")
     text = said(
         Terms("a", "apache-2.0", ("ImageNet-1K",)),
         Terms("b", "CC-BY-NC-4.0"),
@@ -58,7 +60,7 @@ def test_the_student_inherits_every_restriction_and_its_teacher_is_named() -> No
     assert "b and c forbid commercial use" in text
     assert "c asks for the same terms" in text
     assert "unclear, as nothing that is known here covers d" in text
-    assert "trained on ImageNet-1K (terms of access: research and education)" in text
+    assert "trained on ImageNet-1K (terms of access: non-commercial research and education)" in text
     assert "whether the terms of ImageNet-1K reach" in text
     assert "trained on Other (terms of its images not published)" in text
     assert "no legal advice" in text

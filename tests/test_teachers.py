@@ -344,7 +344,7 @@ def assert_as_stated(network: nn.Module, traits: Traits, *, device: str = "cpu")
     tokens = output.final if isinstance(output, EncoderOutput) else output
     assert set(traits.token_types) <= set(tokens.types)
     assert all(tokens.of(t).shape[-1] == traits.dim for t in tokens.types)
-    assert tokens.grid == (side // traits.patch_size,) * 2
+    assert tokens.grid == (-(-side // traits.patch_size),) * 2  # convolutions round up
 
 
 FROM_TIMM = {n: i for n, i in TEACHERS.items() if getattr(i.network, "func", 0) is timm_network}

@@ -252,22 +252,22 @@ def _from_url(url: str, sha256: str | None) -> Path:
     target = cache_dir("weights") / f"{digest}-{file}"
     if target.is_file():
         return target
-    part = target.with_name(f"{target.name}.part")
-    try:
-        torch.hub.download_url_to_file(url, str(part), progress=False)
-    except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
-        why = getattr(error, "reason", error)
-        raise UnavailableError(f"weights {url!r} could not be downloaded ({why})") from error
-    found = _sha256(part)
-    if sha256 is not None and found != sha256:
-        part.unlink()
-        raise UnavailableError(
-            f"weights {url!r} are not the published ones: their SHA-256 is {found[:12]}..., "
-            f"expected {sha256[:12]}..."
-        )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{digest}-") as folder:
+        part = Path(folder) / "part"
+        try:
+            torch.hub.download_url_to_file(url, str(part), progress=False)
+        except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
+            why = getattr(error, "reason", error)
+            raise UnavailableError(f"weights {url!r} could not be downloaded ({why})") from error
+        found = _sha256(part)
+        if sha256 is not None and found != sha256:
+            raise UnavailableError(
+                f"weights {url!r} are not the published ones: their SHA-256 is {found[:12]}..., "
+                f"expected {sha256[:12]}..."
+            )
+        part.replace(target)  # whole or not at all
     if sha256 is None:
         log.warning("%s has no known hash; what came has SHA-256 %s", url, found)
-    part.replace(target)  # whole or not at all
     return target
 
 

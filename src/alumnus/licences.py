@@ -94,12 +94,12 @@ LICENCES: dict[str, Licence] = {
 }
 DATA: dict[str, Licence] = {
     "ImageNet-1K": Licence(
-        "terms of access: research and education",
+        "terms of access: non-commercial research and education",
         commercial="no",
         url="https://www.image-net.org/download.php",
     ),
     "ImageNet-21K": Licence(
-        "terms of access: research and education",
+        "terms of access: non-commercial research and education",
         commercial="no",
         url="https://www.image-net.org/download.php",
     ),
@@ -141,11 +141,14 @@ def refusals(policy: Policy, terms: Iterable[Terms]) -> Iterator[tuple[str, str]
 
 def sentences(terms: Sequence[Terms]) -> Iterator[str]:
     """What the teachers state, and what that means for the student."""
+    alike_stated: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for one in terms:
-        known = one.licence.lower() in LICENCES
-        stated = f"{one.licence} ({find_licence(one.licence).terms})" if known else one.licence
-        trained = "".join(f"; trained on {_data(name)}" for name in one.data)
-        yield f"{one.of} states {stated}{trained}"
+        alike_stated.setdefault((one.licence, one.data), []).append(one.of)
+    for (licence_name, data), names in alike_stated.items():
+        known = licence_name.lower() in LICENCES
+        stated = f"{licence_name} ({find_licence(licence_name).terms})" if known else licence_name
+        trained = "".join(f"; trained on {_data(name)}" for name in data)
+        yield f"{_and(names)} {_verb(names, 'state')} {stated}{trained}"
     found = {one.of: find_licence(one.licence) for one in terms}
     closed = [of for of, licence in found.items() if licence.commercial == "no"]
     alike = [of for of, licence in found.items() if licence.share_alike == "yes"]
