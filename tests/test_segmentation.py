@@ -14,7 +14,13 @@ from alumnus.data import Sample
 from alumnus.evaluation.mask_crops import random_crop
 from alumnus.evaluation.masks import census, cut, read_pair, scaled
 from alumnus.evaluation.miou import IGNORE
-from alumnus.evaluation.segmentation import SegmentationProtocol
+from alumnus.evaluation.segmentation import (
+    LRS,
+    DenseModel,
+    MaskedSource,
+    SegmentationProtocol,
+)
+from alumnus.evaluation.segmentation_training import _kept_features
 from alumnus.evaluation.suite import CONSTANT, evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskSpec
 from alumnus.tokens import Tokens
@@ -222,3 +228,30 @@ def test_multi_scale_averages_over_sizes_and_mirror_images(task: TaskSpec) -> No
 def test_an_unknown_inference_is_answered_with_the_two_there_are() -> None:
     with pytest.raises(ValueError, match="expected one of ms, ss"):
         SegmentationProtocol(inference="mss")  # type: ignore[arg-type]
+
+
+def test_the_learning_rate_is_chosen_on_training_images_that_the_head_has_not_seen(
+    task: TaskSpec,
+) -> None:
+    free = replace(task, segmentation=replace(QUICK, lr=None))
+    results = evaluate([EYES], [free])
+    details = results.scores["test mIoU"]["eyes"].details
+    assert details["lr"] in LRS
+    assert isinstance(details["val_miou"], float)
+    protocol = results.tasks[0].protocol
+    assert (protocol["lr"], protocol["lr_chosen_on"]) == (list(LRS), "20% of the training images")
+    fixed = evaluate([EYES], [task])
+    assert fixed.scores["test mIoU"]["eyes"].details["val_miou"] is None
+    assert fixed.tasks[0].protocol["lr_chosen_on"] is None
+
+
+def test_windows_of_one_image_are_held_out_together(task: TaskSpec) -> None:
+    dense = DenseModel(name="eyes", fn=lambda x: colours(4)(x).as_map(), window=24, dim=3)
+    train = MaskedSource(task.train, census(task.train))
+    kept = _kept_features(dense, train, QUICK, 8, 0, "cpu")
+    fitting, held_out = kept.split(0)
+    assert len(fitting) + len(held_out) == len(kept.masks) > 12  # several windows an image
+    seen, unseen = (set(kept.image[rows].tolist()) for rows in (fitting, held_out))
+    assert (seen & unseen, len(unseen)) == (set(), 2)
+    drawn = [next_ for next_, _ in zip(kept.batches(fitting, 4, "cpu", 0), range(3), strict=False)]
+    assert all(features.shape[0] == 4 for features, _ in drawn)

@@ -71,16 +71,22 @@ def segment(
         except LacksFeatureError as error:
             missing[model.name] = str(error)
             continue
-        head = given or train_head(
-            dense,
-            train,
-            classes=classes,
-            protocol=task.segmentation,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            device=device,
-            seed=task.seed,
-        )
+        details: dict[str, JsonValue] = {"size_px": dense.window, "dim": dense.dim}
+        if given is None:
+            trained = train_head(
+                dense,
+                train,
+                classes=classes,
+                protocol=task.segmentation,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                device=device,
+                seed=task.seed,
+            )
+            details |= {"lr": trained.lr, "val_miou": trained.val_miou}
+            if on_head is not None:
+                on_head(task, model.name, trained.head)
+        head = trained.head if given is None else given
         score = score_head(
             dense,
             head,
@@ -90,10 +96,7 @@ def segment(
             num_workers=num_workers,
             device=device,
         )
-        details = {"size_px": dense.window, "dim": head.dim, **_details(score, task)}
-        scores[model.name] = TaskScore(value=score.miou, details=details)
-        if on_head is not None and given is None:
-            on_head(task, model.name, head)
+        scores[model.name] = TaskScore(value=score.miou, details=details | _details(score, task))
     if given is not None and not scores:
         name, why = next(iter(missing.items()))
         raise ValueError(f"the head in {task.segmentation.head!r} fits no model: {name}: {why}")
@@ -135,6 +138,8 @@ def segmentation_protocol(task: TaskSpec) -> dict[str, JsonValue]:
         "classes": "those of the test masks",
         **asdict(used),
         "steps": used.total_steps,
+        "lr": list(used.rates),
+        "lr_chosen_on": "20% of the training images" if len(used.rates) > 1 else None,
         "loss_stride": used.loss_stride,
         "scales": list(used.scales),
         "features": "computed in each step" if used.augment else "computed once",

@@ -4,6 +4,9 @@ Axes: B windows, D width, K classes, H W pixels, h w grid, S side of the window.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +15,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from alumnus.evaluation.mask_crops import random_crop
 from alumnus.evaluation.masks import cut, read_pair, scaled
-from alumnus.evaluation.miou import IGNORE
+from alumnus.evaluation.miou import IGNORE, confusion, mask_score
 from alumnus.evaluation.segmentation import DenseModel, MaskedSource, SegmentationProtocol
 from alumnus.heads import LinearHead
 from alumnus.randomness import derive_seed
 from alumnus.training.schedules import poly_schedule
 
-__all__ = ["fit_head", "train_head"]
+__all__ = ["TrainedHead", "fit_head", "train_head"]
 
 WARMUP = 1500 / 40_000  # of the steps
 CACHE_GIB = 4.0  # of features, the most that is kept
+HELD_OUT = 0.2  # of the training images, to choose the learning rate on
+SCORED = 64  # windows at a time
+
+
+class TrainedHead(NamedTuple):
+    """A head in evaluation mode, and how its learning rate was found."""
+
+    head: LinearHead
+    lr: float
+    val_miou: float | None = None  # at that rate on held-out training images, where it was chosen
 
 
 def train_head(
@@ -34,21 +47,33 @@ def train_head(
     num_workers: int = 0,
     device: str | torch.device = "cpu",
     seed: int = 0,
-) -> LinearHead:
-    """A head for the model's features, in evaluation mode."""
+) -> TrainedHead:
+    """A head for the model's features, and the learning rate that it was trained with."""
+    fit = partial(
+        fit_head, dim=model.dim, classes=classes, protocol=protocol, device=device, seed=seed
+    )
+    first = protocol.rates[0]
     if protocol.augment:
         batches = _augmented(model, train, protocol, batch_size, num_workers, device, seed)
-    else:
-        features, masks = _kept_features(model, train, protocol, batch_size, num_workers, device)
-        batches = _shuffled(features, masks, protocol, device, seed)
-    return fit_head(
-        batches, dim=model.dim, classes=classes, protocol=protocol, device=device, seed=seed
-    )
+        return TrainedHead(fit(batches, lr=first), first)
+    kept = _kept_features(model, train, protocol, batch_size, num_workers, device)
+    fitting, held_out = kept.split(seed)
+
+    def fitted(rows: Tensor, lr: float) -> LinearHead:
+        return fit(kept.batches(rows, protocol.batch_size, device, seed), lr=lr)
+
+    everything = torch.arange(len(kept.masks))
+    if len(protocol.rates) == 1 or not len(held_out):
+        return TrainedHead(fitted(everything, first), first)
+    scores = {lr: _score(fitted(fitting, lr), kept, held_out, device) for lr in protocol.rates}
+    lr = max(scores, key=scores.__getitem__)  # the lowest of equals
+    return TrainedHead(fitted(everything, lr), lr, scores[lr])
 
 
 def fit_head(
     batches: Iterator[tuple[Tensor, Tensor]],  # [B, D, h, w], [B, H, W]; one for each step
     *,
+    lr: float,
     dim: int,
     classes: int,
     protocol: SegmentationProtocol,
@@ -62,19 +87,64 @@ def fit_head(
         head.parameters(), lr=0.0, weight_decay=protocol.weight_decay, fused=True
     )
     rates = poly_schedule(
-        protocol.lr, steps=protocol.total_steps, warmup_steps=round(WARMUP * protocol.total_steps)
+        lr, steps=protocol.total_steps, warmup_steps=round(WARMUP * protocol.total_steps)
     )
     for rate, (features, masks) in zip(rates, batches, strict=False):
         optimizer.param_groups[0]["lr"] = float(rate)
-        logits = F.interpolate(
-            head(features), size=masks.shape[-2:], mode="bilinear", align_corners=False
-        )
+        logits = _logits(head, features, masks)
         total = F.cross_entropy(logits, masks.long(), ignore_index=IGNORE, reduction="sum")
         loss = total / (masks != IGNORE).sum().clamp(min=1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return head.eval()
+
+
+def _logits(head: LinearHead, features: Tensor, masks: Tensor) -> Tensor:  # [B, K, H, W]
+    return F.interpolate(
+        head(features), size=masks.shape[-2:], mode="bilinear", align_corners=False
+    )
+
+
+@torch.no_grad()
+def _score(head: LinearHead, kept: "_Kept", rows: Tensor, device: str | torch.device) -> float:
+    """Mean IoU over some windows, percent."""
+    pixels = torch.zeros(head.classes, head.classes, dtype=torch.int64, device=device)
+    for part in rows.split(SCORED):
+        truth = kept.masks[part].to(device)
+        prediction = _logits(head, kept.features[part].to(device), truth).argmax(dim=1)
+        pixels += confusion(prediction, truth, classes=head.classes)
+    return mask_score(pixels.cpu()).miou
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """Features and masks of windows, on the CPU."""
+
+    features: Tensor  # [n, D, h, w] float32
+    masks: Tensor  # [n, H, W] uint8
+    image: Tensor  # [n] int64, which image a window is of
+
+    def split(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Windows of a random 80% of the images, and of the others (of none, if it is one)."""
+        images = int(self.image.max()) + 1
+        generator = torch.Generator().manual_seed(derive_seed(seed, "held-out images"))
+        count = max(1, round(HELD_OUT * images)) if images > 1 else 0
+        chosen = torch.isin(self.image, torch.randperm(images, generator=generator)[:count])
+        return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+
+    def batches(
+        self, rows: Tensor, size: int, device: str | torch.device, seed: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Random ones without end; every window of `rows` once before any comes again."""
+        generator = torch.Generator().manual_seed(derive_seed(seed, "order of windows"))
+        waiting = torch.empty(0, dtype=torch.int64)
+        while True:
+            while len(waiting) < size:
+                order = torch.randperm(len(rows), generator=generator)
+                waiting = torch.cat([waiting, rows[order]])
+            chosen, waiting = waiting.split([size, len(waiting) - size])
+            yield self.features[chosen].to(device), self.masks[chosen].to(device)
 
 
 class _Windows(Dataset[tuple[Tensor, Tensor]]):
@@ -103,7 +173,7 @@ def _kept_features(
     batch_size: int,
     num_workers: int,
     device: str | torch.device,
-) -> tuple[Tensor, Tensor]:  # [n, D, h, w] float32, [n, H, W] uint8, on the CPU
+) -> _Kept:
     """Features and masks of all windows of the training images.
 
     ValueError where they would take more than `CACHE_GIB`.
@@ -125,24 +195,11 @@ def _kept_features(
                     f"{CACHE_GIB:.0f} are kept: add --augment, which computes them anew at "
                     "each step, or take a smaller size or fewer images (PATH:train[:1000])"
                 )
-    return torch.cat(features), torch.cat(masks)
-
-
-def _shuffled(
-    features: Tensor,
-    masks: Tensor,
-    protocol: SegmentationProtocol,
-    device: str | torch.device,
-    seed: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random batches without end; every window once before any comes again."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order of windows"))
-    waiting = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(waiting) < protocol.batch_size:
-            waiting = torch.cat([waiting, torch.randperm(len(features), generator=generator)])
-        chosen, waiting = waiting.split([protocol.batch_size, len(waiting) - protocol.batch_size])
-        yield features[chosen].to(device), masks[chosen].to(device)
+    return _Kept(
+        features=torch.cat(features),
+        masks=torch.cat(masks),
+        image=torch.cat([torch.full((len(m),), i) for i, m in enumerate(masks)]),
+    )
 
 
 class _Crops(Dataset[tuple[Tensor, Tensor]]):
