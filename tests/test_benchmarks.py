@@ -357,6 +357,15 @@ def test_mistakes_are_said_in_one_sentence(spec: str, words: str, tmp_path: Path
         open_source(spec.format(tmp_path))
 
 
+def test_the_documentation_says_how_every_set_lies_and_where_it_comes_from() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    for benchmark in BENCHMARKS.values():
+        if not benchmark.name.startswith("cog-l"):
+            assert f"| `{benchmark.name}` | {benchmark.classes:,} |" in text
+            assert f"`{benchmark.layout}`" in text
+        assert benchmark.origin.split()[0] in text
+
+
 def test_list_datasets_shows_every_set_and_where_it_comes_from() -> None:
     shown = describe.describe("datasets")
     for benchmark in BENCHMARKS.values():

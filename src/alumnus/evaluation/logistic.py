@@ -1,17 +1,16 @@
 """Logistic regression on frozen features, its regularisation tuned on part of the training set."""
 
-import warnings
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+import torch.nn.functional as F
+from scipy.optimize import minimize
 from torch import Tensor
 
 from alumnus.evaluation.linear import LinearClassifier, best_trial, stratified_split
@@ -20,12 +19,9 @@ __all__ = ["C_RANGE", "MAX_ITER", "LogisticFit", "fit_at", "fit_logistic", "obje
 
 C_RANGE = (1e-5, 1e6)  # of the inverse regularisation strength, searched log-uniformly
 MAX_ITER = 2000
-# Samples x dimensions x classes below which BLAS threads cost more than they give: ten times
-# slower on two cores at 640 x 128 x 48, still 1.4 times at 30000 x 768 x 100.
-_THREADS_PAY = 2**32
-
-_Features = npt.NDArray[np.float32]  # [n, D]
-_Labels = npt.NDArray[np.int64]  # [n]
+MEMORY = 20  # pairs of steps and gradients from which L-BFGS builds its curvature
+STEP_GAIN = 1e-7  # a step that lowers the objective by less is the last one
+RANK = 1e-12  # directions of less variance, against the largest, hold no features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,50 +35,112 @@ class LogisticFit:
 
 
 class _Space(NamedTuple):
-    """Where a problem is solved: features less their mean, in a basis of what their rows span.
+    """The principal axes of centred features.
 
     The bias is not penalised, so the shift leaves the minimum where it is; with an L2 penalty the
-    weights lie in the span of the rows, so for fewer samples than dimensions the problem is the
-    same and smaller. L-BFGS comes to that minimum in a fraction of the iterations.
+    weights lie in the span of the samples, so directions without variance can be left out.
     """
 
     mean: Tensor  # [D]
-    basis: Tensor | None  # [D, n]; None: all dimensions
+    axes: Tensor  # [D, r], orthonormal
+    variance: Tensor  # [r], of the features along each axis
 
     @classmethod
     def of(cls, features: Tensor) -> "_Space":  # [n, D]
         mean = features.mean(0)
-        if len(features) >= features.shape[1]:
-            return cls(mean, None)
-        return cls(mean, torch.linalg.qr((features - mean).double().T).Q.to(features.dtype))
+        centred = (features - mean).double()
+        wide = len(features) < features.shape[1]
+        values, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+        kept = values > RANK * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
+        values, vectors = values[kept], vectors[:, kept]
+        axes = centred.T @ vectors / values.sqrt() if wide else vectors
+        return cls(mean, axes.to(features.dtype), (values / len(features)).to(features.dtype))
 
-    def inside(self, features: Tensor) -> Tensor:  # [m, D] -> [m, D] or [m, n]
-        centred = features - self.mean
-        return centred if self.basis is None else centred @ self.basis
+    def inside(self, features: Tensor) -> Tensor:  # [m, D] -> [m, r]
+        return (features - self.mean) @ self.axes
 
-    def classifier(self, fitted: LogisticRegression) -> LinearClassifier:
-        """What was fitted inside, for features outside."""
-        weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
-        if len(weight) == 1:  # two classes have one score: that of the second
+    def classifier(self, found: "_Weights", classes: Tensor) -> LinearClassifier:
+        """What was found inside, for features outside."""
+        weight, bias = found.weight, found.bias
+        if len(weight) < len(classes):  # two classes have one score: that of the second
             weight, bias = (torch.cat([torch.zeros_like(v), v]) for v in (weight, bias))
         return LinearClassifier(
-            weight=weight if self.basis is None else weight @ self.basis.T.to(weight.dtype),
-            bias=bias,
-            centre=self.mean,
-            classes=torch.from_numpy(fitted.classes_),
+            weight=(weight @ self.axes.T).cpu(),
+            bias=bias.cpu(),
+            centre=self.mean.cpu(),
+            classes=classes.cpu(),
         )
 
 
-def _classifier(c: float) -> LogisticRegression:
-    return LogisticRegression(C=c, solver="lbfgs", max_iter=MAX_ITER, warm_start=True)
+class _Weights(NamedTuple):
+    """A linear map from the principal axes to the scores of classes."""
+
+    weight: Tensor  # [K, r]; K is 1 for two classes
+    bias: Tensor  # [K]
+
+    def logits(self, x: Tensor) -> Tensor:  # [n, r] -> [n, C]
+        return _with_first(x @ self.weight.T + self.bias)
 
 
-def _fit(classifier: LogisticRegression, features: _Features, labels: _Labels) -> None:
-    is_small = features.size * len(np.unique(labels)) < _THREADS_PAY
-    with warnings.catch_warnings(), threadpool_limits(1 if is_small else None, user_api="blas"):
-        # A weakly regularised fit may end at max_iter: that is the protocol.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier.fit(features, labels)
+def _with_first(scores: Tensor) -> Tensor:  # [n, K] -> [n, C]
+    """Of two classes the first has score 0, as in scikit-learn."""
+    return F.pad(scores, (1, 0)) if scores.shape[1] == 1 else scores
+
+
+def _minimise(
+    x: Tensor,  # [n, r], along principal axes
+    place: Tensor,  # [n], int64, which class
+    c: float,
+    *,
+    variance: Tensor,  # [r]
+    start: _Weights,
+) -> _Weights:
+    """The minimum of `objective`, by L-BFGS in variables in which it is nearly round.
+
+        w_j = v_j / sqrt(h variance_j + 1 / (C n)),   h = mean of p (1 - p) over samples and classes
+
+    is Newton's metric for equal classes at the start; the minimum is the same. In the plain
+    variables L-BFGS needs ten times the iterations, and scikit-learn's default tolerance ends
+    far from the minimum: at C = 2.4 on the features of benchmarks/logistic.py with a loss of
+    0.0186 and 63% of the validation part, where the minimum, 0.0158, has 71%.
+    """
+    n, rank = x.shape
+    decay = 1 / (c * n)
+    p = start.logits(x).softmax(dim=1)
+    h = (p * (1 - p)).mean().clamp(min=1e-4)
+    scale, bias_scale = (h * variance + decay).rsqrt(), h.rsqrt()  # [r], []
+    z, truth = x * scale, place[:, None]
+
+    def value_and_gradient(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        v = torch.from_numpy(flat).to(x).view(-1, rank + 1)
+        w = v[:, :rank] * scale
+        log_p = _with_first(z @ v[:, :rank].T + v[:, rank] * bias_scale).log_softmax(dim=1)
+        value = -log_p.gather(1, truth).double().mean() + decay / 2 * w.double().square().sum()
+        pull = log_p.exp_().scatter_add_(1, truth, -torch.ones_like(truth, dtype=x.dtype)) / n
+        pull = pull[:, -len(v) :]  # [n, K]
+        slope = torch.cat(
+            [pull.T @ z + decay * w * scale, (pull.sum(dim=0) * bias_scale)[:, None]], dim=1
+        )
+        return float(value), slope.flatten().cpu().numpy().astype(np.float64)
+
+    first = torch.cat([start.weight / scale, (start.bias / bias_scale)[:, None]], dim=1)
+    found: Any = minimize(
+        value_and_gradient,
+        first.flatten().cpu().numpy().astype(np.float64),
+        jac=True,
+        method="L-BFGS-B",
+        options={
+            "maxiter": MAX_ITER, "maxfun": 2 * MAX_ITER, "maxcor": MEMORY,
+            "ftol": STEP_GAIN, "gtol": 0.0,
+        },
+    )  # fmt: skip
+    v = torch.from_numpy(found.x).to(x).view(-1, rank + 1)
+    return _Weights(v[:, :rank] * scale, v[:, rank] * bias_scale)
+
+
+def _zeros(x: Tensor, classes: Tensor) -> _Weights:
+    rows = 1 if len(classes) == 2 else len(classes)
+    return _Weights(x.new_zeros(rows, x.shape[1]), x.new_zeros(rows))
 
 
 def fit_at(
@@ -90,11 +148,13 @@ def fit_at(
     labels: Tensor,  # [n], int64
     c: float,
 ) -> LinearClassifier:
-    """The minimum of `objective` at one C, found by L-BFGS."""
+    """The minimum of `objective` at one C."""
     train = train.float()
-    space, classifier = _Space.of(train), _classifier(c)
-    _fit(classifier, space.inside(train).numpy(), labels.numpy())
-    return space.classifier(classifier)
+    classes, place = labels.to(train.device).unique(return_inverse=True)
+    space = _Space.of(train)
+    x = space.inside(train)
+    found = _minimise(x, place, c, variance=space.variance, start=_zeros(x, classes))
+    return space.classifier(found, classes)
 
 
 def objective(
@@ -111,7 +171,7 @@ def objective(
     """
     place = torch.searchsorted(classifier.classes, labels)
     logits = classifier.logits(features.double())
-    loss = torch.nn.functional.cross_entropy(logits, place)
+    loss = F.cross_entropy(logits, place)
     return float(loss + classifier.weight.double().square().sum() / (2 * c * len(features)))
 
 
@@ -131,20 +191,20 @@ def tune_c(
             "which needs a class with two or more training images"
         )
     space = _Space.of(train[fit_rows])
-    x, y = space.inside(train[fit_rows]).numpy(), labels[fit_rows].numpy()
-    x_val, y_val = space.inside(train[val_rows]).numpy(), labels[val_rows].numpy()
-    fitted: dict[float, tuple[_Features, _Features]] = {}  # C -> weights, bias
+    x, x_val = space.inside(train[fit_rows]), space.inside(train[val_rows])
+    classes, place = labels[fit_rows].to(train.device).unique(return_inverse=True)
+    y_val = labels[val_rows].to(train.device)
+    found: dict[float, _Weights] = {}  # by C
     tried: dict[float, float] = {}
 
     def accuracy(trial: optuna.Trial) -> float:
         c = trial.suggest_float("C", *C_RANGE, log=True)
-        classifier = _classifier(c)
-        if fitted:  # the minimum is unique, so the start matters for time only
-            nearest = min(fitted, key=lambda other: abs(np.log(other / c)))
-            classifier.coef_, classifier.intercept_ = (part.copy() for part in fitted[nearest])
-        _fit(classifier, x, y)
-        fitted[c] = (classifier.coef_, classifier.intercept_)
-        tried[c] = 100 * float((classifier.predict(x_val) == y_val).mean())
+        # the minimum is unique, so the start matters for time only
+        nearest = min(found, key=lambda other: abs(math.log(other / c)), default=None)
+        start = _zeros(x, classes) if nearest is None else found[nearest]
+        found[c] = _minimise(x, place, c, variance=space.variance, start=start)
+        hits = classes[found[c].logits(x_val).argmax(dim=1)] == y_val
+        tried[c] = 100 * hits.double().mean().item()
         return tried[c]
 
     best_trial(accuracy, trials=trials, seed=seed)
@@ -158,23 +218,23 @@ def fit_logistic(
     trials: int = 40,
     val_ratio: float = 0.2,
     seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> LogisticFit:
     """Multinomial logistic regression on frozen features, tuned on the training set alone.
 
     L-BFGS, at most 2000 iterations; C tuned with Optuna's TPE sampler, log-uniform in 1e-5 to
     1e6, on `val_ratio` of every class of the training set (among equals the one tried first);
-    refit on all of it. Features are used
-    as they are, in float32: no L2 normalisation and no scaling (the sources at hand name neither
-    for this protocol).
+    refit on all of it. Features are used as they are, in float32: no L2 normalisation and no
+    scaling (the sources at hand name neither for this protocol).
 
     Source: the protocol of t-ReX (arXiv 2206.15369) that UNIC (arXiv 2408.05088) follows.
-    Differs from it: features are centred, fewer samples than dimensions are solved in the
-    samples' span, and each trial starts from the nearest C tried before; none of it moves the
-    minimum.
+    Differs from it: solved along the principal axes of the centred features, in Newton's metric,
+    each trial from the nearest C tried before; none of it moves the minimum, but it is reached,
+    where scikit-learn's default tolerance stops early for weak regularisation.
     """
     if len(train_labels.unique()) < 2:
         raise ValueError("logistic regression needs training images of two or more classes")
-    train = train.float()
+    train = train.to(device).float()
     tried = tune_c(train, train_labels, trials=trials, val_ratio=val_ratio, seed=seed)
     c = max(tried, key=tried.__getitem__)
     classifier = fit_at(train, train_labels, c)

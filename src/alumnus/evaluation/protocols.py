@@ -86,7 +86,14 @@ def _knn(task: TaskSpec, train: Features, device: str | torch.device) -> Scorer:
 
 def _logistic(task: TaskSpec, train: Features, device: str | torch.device) -> Scorer:
     _, x = _image_feature(task, train)
-    fit = fit_logistic(x, _labels(train), trials=task.trials, seed=task.seed)
+    kind = torch.device(device).type
+    fit = fit_logistic(
+        x,
+        _labels(train),
+        trials=task.trials,
+        seed=task.seed,
+        device=device if kind == "cuda" else "cpu",  # others may lack float64
+    )
     return _linear(task, fit.classifier, {"c": fit.c, "val_top1": fit.val_top1})
 
 
