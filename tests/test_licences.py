@@ -8,7 +8,8 @@ import pytest
 
 import alumnus
 import toys
-from alumnus import licences
+from alumnus import assembly, licences
+from alumnus.config import RunConfig
 from alumnus.licences import DATA, LICENCES, POLICIES, Licence, Terms, find_licence, refusals
 from alumnus.teachers import TEACHERS, load_teacher
 
@@ -134,6 +135,30 @@ def test_a_student_that_teaches_passes_on_what_it_inherited(place: Path) -> None
             teachers={"first": {"model": "run"}},
         )
     assert not (place / "second").exists()
+
+
+def test_weights_that_a_student_starts_from_bring_their_terms_too(place: Path) -> None:
+    alumnus.distill("toy.yaml", *WORDS, *STATED)
+    stated = ("teachers.red.licence=MIT", "teachers.blue.licence=MIT")
+    again = ("data.train=photos", "train.precision=fp32", "out=again", "init=run", *stated)
+    alumnus.distill("toy.yaml", *again, "evaluate.tasks=[]")
+    info = json.loads((place / "again" / "encoder.json").read_text())["info"]
+    assert [Terms.from_dict(terms) for terms in info["inherits"]] == [
+        Terms("red", "MIT"),
+        Terms("blue", "MIT"),
+        Terms("init/red", "CC-BY-NC-4.0"),
+    ]
+    with pytest.raises(ValueError, match=r"init/red states CC-BY-NC-4\.0"):
+        alumnus.distill("toy.yaml", *again, "out=third", "licence=permissive")
+
+
+def test_published_weights_of_a_student_bring_their_licence() -> None:
+    model = "vit_huge_patch14_clip_224.metaclip_2pt5b"
+    student = {"model": f"timm:{model}", "pretrained": True}
+    config = RunConfig.model_validate({"student": student})
+    (terms,) = assembly.inherited(config, {})
+    assert find_licence(terms.licence).commercial == "no"
+    assert terms.of == f"student/{model}"
 
 
 def test_a_pool_that_breaks_the_policy_is_refused_before_anything_is_fetched(place: Path) -> None:

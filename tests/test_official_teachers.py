@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from alumnus import api, hub
@@ -281,3 +283,39 @@ def test_a_teacher_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     for name in ("dino-vitb16", "siglip2-vitb16"):
         with pytest.raises(UnavailableError, match=f"alumnus get {name}, or take a file"):
             load_teacher(name)
+
+
+TWINS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # timm model: its and our settings
+    "vit_base_patch16_224.dino": ({}, {}),
+    "deit3_base_patch16_224.fb_in1k": ({}, {"layer_scale": 1.0}),
+    "vit_base_patch16_224.mae": ({"global_pool": "avg"}, {"mean_pooled": True}),
+    "vit_base_patch14_dinov2": ({}, {"layer_scale": 1.0}),
+    "vit_base_patch14_reg4_dinov2": ({}, {"layer_scale": 1.0, "registers": 4}),
+    "vit_giant_patch14_dinov2": ({}, {"layer_scale": 1.0, "ffn": "swiglu"}),
+    "vit_huge_patch14_clip_quickgelu_224": (
+        {},
+        {"pre_norm": True, "activation": "quickgelu", "norm_eps": 1e-5},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_timms_own_files_are_read_and_give_timms_own_features(name: str, tmp_path: Path) -> None:
+    theirs, ours = TWINS[name]
+    patch = 14 if "patch14" in name else 16
+    size = {"img_size": 4 * patch, "embed_dim": 48, "depth": 2, "num_heads": 2}
+    torch.manual_seed(0)
+    model = timm.create_model(name, **size, **theirs).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    spec = EncoderSpec(
+        model="vit", dim=48, depth=2, num_heads=2, image_size=4 * patch, patch_size=patch, **ours
+    )
+    images = torch.randn(2, 3, 4 * patch, 4 * patch)
+    with torch.no_grad():
+        output = vit_network(spec, name, tmp_path / "model.safetensors")(images)
+        expected = model.forward_features(images)
+        pooled = model.forward_head(expected, pre_logits=True)
+    close(output.final.patches, expected[:, 1 + spec.registers :])
+    close(output.final.cls, pooled)

@@ -47,7 +47,7 @@ def make_plan(config: RunConfig, device: torch.device, *, measure: bool = True) 
         memory=_memory(config, run, teachers, peak=_peak(device) if measure else None),
         disk=_disk(config, run, cache),
         time=time_needed,
-        licences=tuple(licences.sentences(assembly.inherited(teachers))),
+        licences=tuple(licences.sentences(assembly.inherited(config, teachers))),
     )
 
 

@@ -141,7 +141,7 @@ def run_config(
     with ExitStack() as stack:
         world.first_alone(lambda: stack.enter_context(folder.held()))
         world.first_alone(partial(folder.open, to_yaml(config), overwrite=overwrite))
-        world.first_alone(partial(_write_licences, folder, teachers))
+        world.first_alone(partial(_write_licences, config, folder, teachers))
         if world.is_first:
             stack.enter_context(_log_file(folder.log))
         for choice in parts.choices:
@@ -282,11 +282,12 @@ def _finish(
     torch.nn.ModuleDict({"student": student, "standardizers": standardizers}).load_state_dict(
         tensors
     )
-    _save(folder, student, spec, standardizers, teachers)
+    _save(config, folder, student, spec, standardizers, teachers)
     return _evaluate(config, folder, teachers, tasks, device) if tasks else None
 
 
 def _save(
+    config: RunConfig,
     folder: RunFolder,
     student: Student,
     spec: StudentSpec,
@@ -298,15 +299,15 @@ def _save(
             name: {"licence": teacher.licence, "domain": teacher.domain}
             for name, teacher in teachers.items()
         },
-        "inherits": [asdict(terms) for terms in assembly.inherited(teachers)],
+        "inherits": [asdict(terms) for terms in assembly.inherited(config, teachers)],
     }
     save_student(folder.path, student, spec, standardizers, info)
     save_encoder(folder.path, student.encoder, spec.encoder, info)
 
 
-def _write_licences(folder: RunFolder, teachers: Mapping[str, Teacher]) -> None:
+def _write_licences(config: RunConfig, folder: RunFolder, teachers: Mapping[str, Teacher]) -> None:
     """What the student inherits, in words; encoder.json holds it as data."""
-    lines = licences.sentences(assembly.inherited(teachers))
+    lines = licences.sentences(assembly.inherited(config, teachers))
     write_atomically(folder.licences, "".join(f"{line}\n" for line in lines))
 
 
@@ -354,7 +355,7 @@ def _introduce(
     for name, teacher in teachers.items():
         tokens = "+".join(teacher.token_types)
         log.info("teacher   %s, %d wide, %s, domain %s", name, teacher.dim, tokens, teacher.domain)
-    for sentence in licences.sentences(assembly.inherited(teachers)):
+    for sentence in licences.sentences(assembly.inherited(config, teachers)):
         log.info("licences  %s", sentence)
     for source in images.train:
         log.info("images    %s: %d, domain %s", source.name, len(source), source.domain)

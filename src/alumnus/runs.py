@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
+from alumnus.licences import Terms
 from alumnus.released import load_released
 from alumnus.standardize import Kind, Standardizers
 from alumnus.student import Student, StudentSpec, build_student
@@ -33,8 +34,8 @@ __all__ = [
     "load",
     "load_encoder",
     "load_encoder_spec",
-    "load_info",
     "load_student",
+    "load_terms",
     "save_encoder",
     "save_student",
 ]
@@ -119,12 +120,16 @@ def load_encoder_spec(path: str | Path) -> EncoderSpec:
     return EncoderSpec.from_dict(description["encoder"])
 
 
-def load_info(path: str | Path) -> dict[str, Any]:
-    """What was saved beside a saved or released encoder, such as what it inherits."""
+def load_terms(path: str | Path) -> tuple[Terms, ...]:
+    """What those take over who learn from a saved encoder, as far as it was written down."""
     path = Path(path)
     if _is_released(path):
-        return load_released(path).info
-    return dict(_describe(_weights(path, "encoder"), "encoder").get("info") or {})
+        return ()
+    info = _describe(_weights(path, "encoder"), "encoder").get("info") or {}
+    if inherits := info.get("inherits"):
+        return tuple(Terms.from_dict(terms) for terms in inherits)
+    taught = info.get("teachers", {}).items()  # written by an earlier version
+    return tuple(Terms(name, about.get("licence", "unknown")) for name, about in taught)
 
 
 def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStudent:

@@ -3,8 +3,10 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import timm
 import torch
 
 from alumnus.assembly.images import Images, augmentation
@@ -13,6 +15,7 @@ from alumnus.distill import Targets
 from alumnus.hardware import choose_bf16, choose_workers
 from alumnus.licences import Terms, refusals
 from alumnus.losses import distill_losses
+from alumnus.runs import load_terms
 from alumnus.spelling import size_text
 from alumnus.student import Student
 from alumnus.teachers import (
@@ -22,7 +25,6 @@ from alumnus.teachers import (
     Teacher,
     TeacherPool,
     UnavailableError,
-    difference,
     load_teacher,
 )
 from alumnus.tokens import Tokens
@@ -53,10 +55,7 @@ def load_teachers(config: RunConfig) -> dict[str, Teacher]:
             log.warning("going on without teacher %s: %s", name, error)
     if not teachers:
         raise UnavailableError("none of the teachers can be had")
-    for teacher in teachers.values():
-        if sentence := difference(teacher):
-            log.warning("%s", sentence)
-    for _, sentence in refusals(config.licence, inherited(teachers)):
+    for _, sentence in refusals(config.licence, inherited(config, teachers)):
         raise ValueError(sentence)
     return teachers
 
@@ -77,9 +76,18 @@ def teacher_of(name: str, section: TeacherSection) -> Teacher:
     )
 
 
-def inherited(teachers: Mapping[str, Teacher]) -> list[Terms]:
-    """What a student takes over from these teachers."""
-    return [terms for teacher in teachers.values() for terms in teacher.terms]
+def inherited(config: RunConfig, teachers: Mapping[str, Teacher]) -> list[Terms]:
+    """What a student takes over: from its teachers, and from weights that it starts from."""
+    terms = [terms for teacher in teachers.values() for terms in teacher.terms]
+    if config.init is not None:
+        earlier = load_terms(Path(config.init).expanduser()) or (Terms("init", "unknown"),)
+        terms += [replace(t, of=f"init/{t.of}") for t in earlier if t not in terms]
+    if config.student.pretrained:
+        name = config.student.model.removeprefix("timm:")
+        published = timm.get_pretrained_cfg(name)
+        licence = published.license if published is not None else None
+        terms.append(Terms(f"student/{name}", licence or "unknown"))
+    return terms
 
 
 def build_pool(config: RunConfig, teachers: Mapping[str, Teacher], student: Student) -> TeacherPool:

@@ -6,7 +6,6 @@ from alumnus.teachers.cache import CachedTeachers, FeatureCache
 from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
 from alumnus.teachers.in_workers import PoolWithWorkers
 from alumnus.teachers.pool import TeacherPool
-from alumnus.teachers.reference import difference
 from alumnus.teachers.registry import (
     check_teacher,
     fetch_weights,
@@ -29,7 +28,6 @@ __all__ = [
     "Traits",
     "UnavailableError",
     "check_teacher",
-    "difference",
     "fetch_weights",
     "keep_weights",
     "list_teachers",

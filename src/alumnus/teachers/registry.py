@@ -1,5 +1,6 @@
 """How a name, a path or a class becomes a teacher."""
 
+import logging
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from alumnus.teachers.hf_teacher import hf_teacher
 from alumnus.teachers.litert_teacher import litert_teacher
 from alumnus.teachers.onnx_teacher import onnx_teacher
 from alumnus.teachers.python_teacher import find_factory, python_teacher
+from alumnus.teachers.reference import difference
 from alumnus.teachers.run_teacher import run_teacher
 from alumnus.teachers.timm_teacher import timm_teacher
 from alumnus.tokens import TokenType
@@ -31,6 +33,8 @@ __all__ = [
     "load_teacher",
     "teacher_name",
 ]
+
+log = logging.getLogger(__name__)
 
 Opened = tuple[nn.Module, Traits]
 
@@ -134,14 +138,11 @@ def load_teacher(
     traits = replace(traits, mean=_rgb(mean, traits.mean), std=_rgb(std, traits.std))
     if pos_interp is not None:
         traits = _with_positions(model, network, traits, pos_interp)
-    return Teacher(
-        network,
-        traits,
-        name=name or teacher_name(model),
-        tokens=tokens,
-        domain=domain,
-        grid=grid,
-    )
+    named = name or teacher_name(model)
+    teacher = Teacher(network, traits, name=named, tokens=tokens, domain=domain, grid=grid)
+    if sentence := difference(teacher):
+        log.warning("%s", sentence)
+    return teacher
 
 
 def check_teacher(model: str, weights: str | None = None) -> None:
