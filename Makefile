@@ -39,7 +39,7 @@ docs: $(READY)  ## write the tables of docs/configuration.md anew
 	$(BIN)/python -m alumnus.settings docs/configuration.md
 
 # The other scripts are experiments of docs/results: they need packs, and minutes to hours.
-BENCHMARKS := augmentation augmentation_table file_list miniworld_render precision
+BENCHMARKS := augmentation augmentation_table file_list logistic miniworld_render precision
 
 bench: $(READY)  ## speed and memory, one script after the other (minutes)
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done

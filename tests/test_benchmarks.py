@@ -11,6 +11,9 @@ from scipy.io import savemat
 
 from alumnus import describe, measure
 from alumnus.data import BENCHMARKS, open_source, shows_some_classes
+from alumnus.evaluation.suite import CONSTANT, evaluate
+from alumnus.evaluation.tasks import EvalModel
+from alumnus.tokens import Tokens
 
 Expected = dict[str, list[tuple[str, str]]]  # split -> (path below ROOT, class)
 
@@ -325,7 +328,18 @@ def test_a_head_of_imagenet_is_scored_on_its_variants(tmp_path: Path) -> None:
         ("imagenet-v2 k-NN", "train"),
         ("imagenet-r k-NN", "test"),
     ]
-    assert len({id(task.train) for task in tasks}) == 1
+    model = EvalModel(
+        name="eyes", kind="teacher", fn=lambda images: Tokens(cls=images.mean(dim=(2, 3)))
+    )
+    results = evaluate([model], tasks)
+    assert [results.value(task.name, CONSTANT) for task in tasks] == [
+        pytest.approx(100 / 3),
+        pytest.approx(100 / 3),
+        pytest.approx(100 / 2),  # of the two classes that this variant shows
+    ]
+    assert all(results.value(task.name, "eyes") is not None for task in tasks)
+    shown = {str(task.train["identities_sha256"]) for task in results.tasks}
+    assert len(shown) == 1
 
 
 def test_only_parts_of_imagenet_restrict_predictions() -> None:

@@ -213,6 +213,12 @@ def test_resize_ratio_cuts_the_centre_out_of_a_larger_resize(train: Source) -> N
     assert evaluate([TEACHER], [task]).tasks[0].protocol["resize_ratio"] == 1.4
 
 
+def test_no_feature_is_kept_that_no_task_looks_at(train: Source) -> None:
+    kept = extract_all({"eyes": pixels, "mole": blind}, train, size_px=16, want=["image"])
+    assert (kept["eyes"].cls is not None, kept["eyes"].patch_mean) == (True, None)
+    assert (kept["mole"].cls, kept["mole"].patch_mean is not None) == (None, True)
+
+
 def test_models_get_the_input_size_they_want(train: Source) -> None:
     seen: dict[str, tuple[int, ...]] = {}
 

@@ -164,6 +164,31 @@ def test_only_models_in_the_space_of_the_text_are_scored(pictures: Source, tmp_p
     assert results.tasks[0].protocol["projection"] is True
 
 
+def test_only_classes_of_the_test_images_are_chosen_where_the_task_says_so(
+    pictures: Source, tmp_path: Path
+) -> None:
+    grey = torch.eye(4)[:, :3]
+    grey[3] = 1.0  # nearer to every picture than any of the others
+    text = save_text_features(
+        tmp_path / "t.safetensors", grey, ("red", "green", "blue", "grey"), space="eyes"
+    )
+    row = EvalModel(
+        name="eyes",
+        kind="teacher",
+        fn=lambda x: Tokens(cls=mean_colour(x).of("cls") + 9),
+        space="eyes",
+    )
+    options: dict[str, Any] = {"train": pictures, "test": pictures, "text": text, "size_px": 16}
+    tasks = [
+        TaskSpec(kind="zeroshot", name="all", **options),
+        TaskSpec(kind="zeroshot", name="three", among="test", **options),
+    ]
+    results = evaluate([row], tasks)
+    assert (results.value("all", "eyes"), results.value("three", "eyes")) == (0.0, 100.0)
+    assert results.value("all", CONSTANT) == pytest.approx(25)
+    assert results.value("three", CONSTANT) == pytest.approx(100 / 3)
+
+
 def test_a_task_by_its_words_reads_the_text_and_needs_no_training_images(
     pictures: Source, tmp_path: Path
 ) -> None:

@@ -279,10 +279,12 @@ class TrainSection(Section):
 class EvaluateSection(Section):
     """What is measured after training, for the student and for every teacher."""
 
-    tasks: list[str] = Field([], description="e.g. knn=PATH, logistic=TRAIN,TEST, joints=PATH")
+    tasks: list[str] = Field(
+        [], description="e.g. knn=PATH, logistic=TRAIN,TEST, zeroshot=TEXT,TEST, joints=PATH"
+    )
     size: PositiveInt | None = Field(None, description="px; null: data.size")
     batch_size: PositiveInt = Field(64, description="images a forward pass")
-    trials: PositiveInt = Field(40, description="values of C tried by logistic regression")
+    trials: PositiveInt = Field(40, description="settings tried by logistic regression")
 
     @field_validator("tasks", mode="before")
     @classmethod

@@ -19,6 +19,7 @@ __all__ = [
     "FeatureKind",
     "Features",
     "Geometry",
+    "Wanted",
     "extract_all",
     "extract_features",
     "to_tensor",
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 FeatureFn = Callable[[Tensor], Tokens]  # [B, 3, S, S] ImageNet-normalised -> tokens
 FeatureKind = Literal["cls", "patch-mean", "patches"]
+Wanted = FeatureKind | Literal["image"]  # "image": "cls", or "patch-mean" of a model without it
 Geometry = Literal["crop", "squash"]
 
 
@@ -108,10 +110,12 @@ def _joints(fields: Mapping[str, Any]) -> list[list[float]] | None:
 
 
 def _reduced(
-    tokens: Tokens, want: Collection[FeatureKind], max_grid: Grid | None
+    tokens: Tokens, want: Collection[Wanted], max_grid: Grid | None
 ) -> dict[FeatureKind, Tensor]:
     """The wanted features of a batch that the model has, in float32 on the CPU."""
     features: dict[FeatureKind, Tensor] = {}
+    if "image" in want:
+        want = [*want, "patch-mean" if tokens.cls is None else "cls"]
     if "cls" in want and tokens.cls is not None:
         features["cls"] = tokens.cls
     if tokens.patches is not None:
@@ -167,7 +171,7 @@ def extract_all(
     *,
     size_px: int | Mapping[str, int],
     batch_size: int = 64,
-    want: Collection[FeatureKind] = get_args(FeatureKind),
+    want: Collection[Wanted] = get_args(FeatureKind),
     geometry: Geometry = "crop",
     resize_ratio: float = 1.0,
     max_grid: Grid | None = None,
@@ -185,8 +189,8 @@ def extract_all(
     `Features.indices` are those of the others. ValueError where there are no others.
     """
     for kind in want:
-        if kind not in get_args(FeatureKind):
-            raise unknown("feature", kind, get_args(FeatureKind))
+        if kind not in (*get_args(FeatureKind), "image"):
+            raise unknown("feature", kind, [*get_args(FeatureKind), "image"])
     sizes_px = dict.fromkeys(models, size_px) if isinstance(size_px, int) else dict(size_px)
     parts: dict[str, dict[FeatureKind, list[Tensor]]] = {name: {} for name in models}
     grids: dict[str, Grid] = {}
@@ -257,7 +261,7 @@ def extract_features(
     *,
     size_px: int,
     batch_size: int = 64,
-    want: Collection[FeatureKind] = get_args(FeatureKind),
+    want: Collection[Wanted] = get_args(FeatureKind),
     geometry: Geometry = "crop",
     resize_ratio: float = 1.0,
     max_grid: Grid | None = None,

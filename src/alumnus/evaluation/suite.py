@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alumnus.data import Source
-from alumnus.evaluation.features import FeatureKind, Features, extract_all
+from alumnus.evaluation.features import Features, extract_all
 from alumnus.evaluation.joints import JOINT_GRID
 from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol, zeroshot
 from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskRecord, TaskScore
@@ -70,11 +70,11 @@ def evaluate(
         first = group[0]
         train = None
         if first.text is None:
-            train = _extract(models, first, first.train, batch_size, num_workers, device, say)
+            train = _extract(models, group, first.train, batch_size, num_workers, device, say)
         fitted: dict[tuple[object, ...], Scorer] = {}
         for same_test in _by_test(group):
             source = same_test[0].test
-            test = _extract(models, same_test[0], source, batch_size, num_workers, device, say)
+            test = _extract(models, group, source, batch_size, num_workers, device, say)
             for task in same_test:
                 among = _among(task)
                 for model in models:
@@ -135,7 +135,7 @@ def _fitted_alike(task: TaskSpec) -> tuple[object, ...]:
 
 def _extract(
     models: Sequence[EvalModel],
-    task: TaskSpec,
+    group: Sequence[TaskSpec],
     source: Source,
     batch_size: int,
     num_workers: int,
@@ -144,13 +144,13 @@ def _extract(
 ) -> dict[str, Features]:
     """Features of one source for all models, with classes numbered as in training."""
     say(f"features of {source.name}: {len(source)} images")
-    want: list[FeatureKind] = ["patches"] if task.geometry == "squash" else ["cls", "patch-mean"]
+    task = group[0]
     features = extract_all(
         {m.name: m.fn for m in models},
         source,
         size_px={m.name: m.size_px or task.size_px for m in models},
         batch_size=batch_size,
-        want=want,
+        want={task.wants for task in group},
         geometry=task.geometry,
         resize_ratio=task.resize_ratio,
         max_grid=JOINT_GRID,

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from alumnus.data import Source
-from alumnus.evaluation.features import FeatureFn, Geometry
+from alumnus.evaluation.features import FeatureFn, Geometry, Wanted
 from alumnus.evaluation.joints import LSP_TORSO, Pairs
 from alumnus.evaluation.results import ModelKind
 from alumnus.evaluation.segmentation import SegmentationProtocol
@@ -97,6 +97,15 @@ class TaskSpec:
     def classes(self) -> tuple[str, ...] | None:
         """The names that its labels number."""
         return self.train.classes if self.text is None else self.text.classes
+
+    @property
+    def wants(self) -> Wanted:
+        """The tokens that it looks at."""
+        if self.kind in ("joints", "segmentation"):
+            return "patches"
+        if self.kind == "zeroshot":
+            return "cls"
+        return "image" if self.feature == "auto" else self.feature
 
     @property
     def geometry(self) -> Geometry:
