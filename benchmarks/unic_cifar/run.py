@@ -1,8 +1,8 @@
 """UNIC in small: students of three teachers on CIFAR-10, headline and ablations, one line a run.
 
     python benchmarks/unic_cifar/teachers.py
-    python benchmarks/unic_cifar/run.py [--only models|headline|ablations|pools|choices ...]
-        [--teachers runs/unic-cifar/teachers] [--packs packs] [--out runs/unic-cifar]
+    python benchmarks/unic_cifar/run.py [--only models|choices|headline|ablations|pools|segmentation]
+        [--match WORD] [--teachers runs/unic-cifar/teachers] [--packs packs] [--out runs/unic-cifar]
 
 Each run is `alumnus distill mini-unic` with other words, and adds a line to OUT/runs.jsonl; what
 has one is skipped, and a run that was killed goes on from its checkpoint. `report.py` makes the
@@ -36,6 +36,7 @@ LITE = "efficientnet-lite0"
 SIZE_PX = 32
 TRIALS = 12  # of the search for C
 ABLATION_STEPS = 400
+DENSE_PX = 128  # of the photographs of the segmentation pack
 MANY, FEW = "cifar10:train[:45000]", "cifar10:train[:10000]"  # to learn from
 HELD_OUT = "cifar10:train[45000:]"
 FIT = "cifar10:train[:10000]"  # of k-NN and logistic regression
@@ -60,7 +61,7 @@ class Run:
     seed: int = 0
     steps: int | None = ABLATION_STEPS  # None: the recipe's
     images: str = MANY
-    views: int = 2
+    views: int = 1
 
 
 def headline() -> list[Run]:
@@ -105,7 +106,7 @@ def pools() -> list[Run]:
     sets.sort(key=len)
     sets += [(LITE,), *((teacher, LITE) for teacher in TEACHERS), (*TEACHERS, LITE)]
     return [
-        Run(name=f"pool/{'+'.join(pool)}", stage="pools", teachers=pool, images=FEW, views=1)
+        Run(name=f"pool/{'+'.join(pool)}", stage="pools", teachers=pool, images=FEW)
         for pool in sets
     ]
 
@@ -229,6 +230,20 @@ def models(bench: Bench) -> list[EvalModel]:
     ]
 
 
+def segmentation(bench: Bench, done: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Teachers, the students of the headline and an untrained one on another kind of pictures."""
+    train, test = (open_source(str(bench.packs / f"segmentation:{s}")) for s in ("train", "test"))
+    task = TaskSpec(kind="segmentation", train=train, test=test, name="mIoU", size_px=DENSE_PX)
+    rows = models(bench)
+    for record in done:
+        if record["stage"] == "headline":
+            bare, *_, untrained = measure.student_models(
+                load_student(record["folder"]), f"student {record['seed']}", CPU
+            )
+            rows += [bare] if len(rows) > len(TEACHERS) else [untrained, bare]
+    return score(rows, [task])
+
+
 def student_rows(run: Run, folder: str) -> list[EvalModel]:
     """The bare encoder; of the headline also its projections and the untrained one."""
     rows = measure.student_models(load_student(folder), "student", CPU)
@@ -238,7 +253,7 @@ def student_rows(run: Run, folder: str) -> list[EvalModel]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    stages = ("models", *STAGES)
+    stages = ("models", *STAGES, "segmentation")
     parser.add_argument("--only", nargs="+", choices=stages, default=stages)
     parser.add_argument("--match", default="", help="only runs whose name holds this")
     parser.add_argument("--teachers", type=Path, default=Path("runs/unic-cifar/teachers"))
@@ -267,6 +282,9 @@ def main() -> None:
             named = {"run": run.name, "stage": stage, "seed": run.seed, "teachers": run.teachers}
             add(lines, {**named, **record})
             log.info("%s  %s", run.name, record["scores"])
+    if "segmentation" in given.only and "segmentation" not in done:
+        scores = segmentation(bench, read(lines))
+        add(lines, {"run": "segmentation", "stage": "segmentation", "scores": scores})
 
 
 def read(lines: Path) -> list[dict[str, Any]]:
