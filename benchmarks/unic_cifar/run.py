@@ -1,8 +1,10 @@
 """UNIC in small: students of three teachers on CIFAR-10, headline and ablations, one line a run.
 
     python benchmarks/unic_cifar/teachers.py
-    python benchmarks/unic_cifar/run.py [--only models|choices|headline|ablations|pools|segmentation]
-        [--match WORD] [--teachers runs/unic-cifar/teachers] [--packs packs] [--out runs/unic-cifar]
+    python benchmarks/unic_cifar/run.py [--only STAGE ...] [--match WORD] [--packs packs]
+        [--teachers runs/unic-cifar/teachers] [--out runs/unic-cifar]
+
+Stages: models, choices, headline, ablations, pools, segmentation (after headline).
 
 Each run is `alumnus distill mini-unic` with other words, and adds a line to OUT/runs.jsonl; what
 has one is skipped, and a run that was killed goes on from its checkpoint. `report.py` makes the
