@@ -117,7 +117,7 @@ def choices() -> list[Run]:
     """Settings that were chosen on held-out images."""
     return [
         Run(name=f"choice/lr {lr:g}", stage="choices", words=(f"optim.lr={lr}",), steps=200)
-        for lr in (2e-3, 4e-3, 8e-3)
+        for lr in (4e-3, 8e-3, 1.6e-2)
     ]
 
 
