@@ -116,3 +116,13 @@ def test_a_published_recipe_asks_for_the_images_only(tmp_path: Path) -> None:
 def student_spec(config: RunConfig) -> StudentSpec:
     projector = ProjectorSpec(kind=config.projector.kind, dim=768, options=config.projector.options)
     return StudentSpec(encoder=encoder_spec(config), projectors={"any": projector})
+
+
+def test_mini_unic_says_where_its_teachers_should_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config("mini-unic", [f"data.train={tmp_path}"])
+    problems = [problem.sentence for problem in preflight.before_a_run(config)]
+    assert len(problems) == 3
+    assert problems[0].startswith("there is nothing at runs/unic-cifar/teachers/supervised: ")

@@ -154,6 +154,8 @@ def check_teacher(model: str, weights: str | None = None) -> None:
     if family is not None:
         family.check(rest)
     elif not Path(model).expanduser().exists():
+        if "/" in model:
+            raise ValueError(f"there is nothing at {model}: a teacher's path is a run or encoder")
         raise unknown("teacher", model, [*TEACHERS, *FORMS])
     if weights is not None and not (family and family.takes_weights):
         raise ValueError(f"weights are for timm and registered teachers, not for {model!r}")
