@@ -1,11 +1,9 @@
 """Tables say what was measured; PCA pictures show one basis a model."""
 
 import io
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
@@ -20,14 +18,12 @@ from alumnus.evaluation.results import (
 from alumnus.report.patches import (
     PatchMaps,
     pca_columns,
-    pca_picture,
     similarity,
     similarity_columns,
 )
 from alumnus.report.pca import Basis, Palette, turn_towards
 from alumnus.report.progress import ProgressBar
 from alumnus.report.table import markdown, plain, results_table
-from alumnus.tokens import Tokens
 from alumnus.training.loop import Interval
 
 
@@ -150,7 +146,7 @@ def test_a_perfect_prediction_has_the_colours_of_its_teacher_on_any_grids() -> N
     first, seen, copied = pca_columns([student, teacher, guess])
     assert all(torch.equal(a, b) for a, b in zip(seen.cells, copied.cells, strict=True))
     assert [tuple(cell.shape) for cell in first.cells] == [(8, 8, 3), (6, 4, 3)]
-    assert copied.heading == ["bare as lite", "basis of lite", "centred cosine 1.00"]
+    assert copied.heading == ["bare as lite", "basis of its teacher", "centred cosine 1.00"]
     assert (seen.heading, first.heading) == (["lite", "own basis"], ["bare", "own basis"])
 
 
@@ -186,29 +182,6 @@ def test_the_scale_of_likeness_is_written_below_the_name() -> None:
     assert column.heading == ["lite", "cosine 1.00 to 1"]
     assert column.cells[0].shape == (2, 3, 3)
     assert column.cells[0].isfinite().all()
-
-
-def as_tokens(images: Tensor) -> Tokens:
-    return Tokens.from_map(torch.nn.functional.avg_pool2d(images, 8))
-
-
-def cls_only(images: Tensor) -> Tokens:
-    return Tokens(cls=images.mean(dim=(2, 3)))
-
-
-def test_picture_has_a_row_an_image_and_a_column_a_model_with_patches(tmp_path: Path) -> None:
-    images = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
-    models = {"student": as_tokens, "teacher": as_tokens, "pooled": cls_only}
-    path = pca_picture(models, images, tmp_path / "pictures" / "pca.png")
-    with Image.open(path) as picture:
-        width, height = picture.size
-    # three columns of 2:1 cells, two rows, and two lines of headings
-    assert 2.2 < width / height < 2.8
-
-
-def test_picture_of_models_without_patches_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs patch tokens, which pooled do not have"):
-        pca_picture({"pooled": cls_only}, torch.zeros(1, 3, 8, 8), tmp_path / "pca.png")
 
 
 def test_the_progress_bar_shows_steps_losses_and_pace() -> None:

@@ -14,7 +14,7 @@ from alumnus import assembly, measure, preflight
 from alumnus.comparing import Comparison, check_comparison, compare_models
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
-from alumnus.data import eval_transform, open_source
+from alumnus.data import open_source
 from alumnus.diagnosing import Diagnosis, diagnose_student
 from alumnus.evaluation import text_tower
 from alumnus.evaluation.results import Results
@@ -28,7 +28,6 @@ from alumnus.heads import LinearHead, save_linear_head
 from alumnus.planning import make_plan
 from alumnus.plans import Plan
 from alumnus.replaying import ReplayedStep, replay_step
-from alumnus.report.patches import pca_picture
 from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
@@ -415,10 +414,9 @@ def demo(
     result = distill("demo", *words, overwrite=repeated, on_interval=on_interval)
     rows = measure.models_of([str(result.folder)], torch.device("cpu"))
     source = open_source("miniworld:objects:test")
-    images = torch.stack([eval_transform(source.read(i).image, 64) for i in range(DEMO_IMAGES)])
-    shown = {row.name: row.fn for row in rows if row.kind == "teacher"}
-    shown |= {row.kind: row.fn for row in rows if row.kind == "student"}
-    picture = pca_picture(shown, images, result.folder / "pca.png")
+    images = [source.read(i).image for i in range(DEMO_IMAGES)]
+    shown = [row for row in rows if row.kind != "baseline"]
+    picture = write_sheet(shown, images, result.folder / "pca.png")
     return DemoResult(result.folder, result.steps, result.loss, result.results, picture)
 
 

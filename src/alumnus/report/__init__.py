@@ -1,6 +1,5 @@
 """Tables and pictures of what a run has learned."""
 
-from alumnus.report.patches import pca_picture
 from alumnus.report.table import Table, markdown, plain, results_table
 
-__all__ = ["Table", "markdown", "pca_picture", "plain", "results_table"]
+__all__ = ["Table", "markdown", "plain", "results_table"]

@@ -3,21 +3,19 @@
 Axes: n tokens, h w grid, D width. A map is one image's patch tokens, [h, w, D].
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 from torch import Tensor
 
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 from alumnus.report.pca import Basis, Palette, turn_towards
-from alumnus.report.sheet import Column, draw_sheet
+from alumnus.report.sheet import Column
 from alumnus.tokens import Grid, Tokens, resize_grid
 
-__all__ = ["PatchMaps", "pca_columns", "pca_picture", "similarity", "similarity_columns"]
+__all__ = ["PatchMaps", "pca_columns", "similarity", "similarity_columns"]
 
 LOWEST = 0.02  # share of the patches that are shown as the least alike
 COLOURS = "magma"
@@ -68,7 +66,7 @@ def pca_columns(models: Sequence[PatchMaps]) -> list[Column]:
         print_small = ["own basis"]
         if owner is not model:
             print_small = [
-                f"basis of {owner.name}",
+                "basis of its teacher",
                 f"centred cosine {_likeness(model, owner):.2f}",
             ]
         columns.append(Column([model.name, *print_small], cells))
@@ -95,33 +93,6 @@ def similarity_columns(models: Sequence[PatchMaps], at: tuple[float, float]) -> 
         cells = [torch.from_numpy(colormaps[COLOURS](m.numpy())[..., :3]) for m in shades]
         columns.append(Column([model.name, f"cosine {low:.2f} to 1"], cells))
     return columns
-
-
-def pca_picture(
-    models: Mapping[str, Callable[[Tensor], Tokens]],
-    images: Tensor,  # [B, 3, H, W], ImageNet-normalised
-    path: Path,
-) -> Path:
-    """Write a PNG with a row for each image: the image, then each model's patch tokens in colours.
-
-    Each model has one basis for all images shown; models without patch tokens are left out.
-    """
-    if not models:
-        raise ValueError("a PCA picture needs at least one model")
-    with torch.no_grad():
-        tokens = {name: model(images) for name, model in models.items()}
-    shown = [
-        PatchMaps(name, list(t.as_map().permute(0, 2, 3, 1).float().cpu()))
-        for name, t in tokens.items()
-        if t.patches is not None
-    ]
-    if not shown:
-        raise ValueError(f"a PCA picture needs patch tokens, which {', '.join(models)} do not have")
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = (images.cpu().float() * std + mean).clamp(0, 1).permute(0, 2, 3, 1)
-    aspect = images.shape[2] / images.shape[3]
-    columns = [Column(["image"], list(pixels)), *pca_columns(shown)]
-    return draw_sheet(columns, [aspect] * len(images), path)
 
 
 def _grid(patches: Tensor) -> Grid:

@@ -14,7 +14,8 @@ WIDTH = 1.7  # of a cell, in inches
 GAP = 0.05
 MARGIN = 0.06
 LINE = 0.15  # of a heading
-LONGEST = 26  # characters of a heading's line
+FITTING, LONGEST = 24, 36  # characters of a heading at its full size, and at its smallest
+FONT_PT = 8
 ASPECTS = (0.4, 2.5)  # height over width that a cell may have; longer images are squeezed
 
 
@@ -51,7 +52,7 @@ def draw_sheet(
                 _shortened(words),
                 ha="center",
                 va="center",
-                fontsize=8 if i == 0 else 6.5,
+                fontsize=_font_pt(words) if i == 0 else 6.5,
                 color="black" if i == 0 else "0.35",
             )
         top = height - MARGIN - head
@@ -69,6 +70,10 @@ def draw_sheet(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
+
+
+def _font_pt(words: str) -> float:
+    return FONT_PT * min(1, FITTING / min(LONGEST, max(1, len(words))))
 
 
 def _shortened(words: str) -> str:
