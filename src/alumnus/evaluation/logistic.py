@@ -21,6 +21,7 @@ C_RANGE = (1e-5, 1e6)  # of the inverse regularisation strength, searched log-un
 MAX_ITER = 2000
 MEMORY = 20  # pairs of steps and gradients from which L-BFGS builds its curvature
 STEP_GAIN = 1e-7  # a step that lowers the objective by less is the last one
+BLOCK = 4096  # rows taken to float64 at once
 RANK = 1e-12  # directions of less variance, against the largest, hold no features
 
 
@@ -48,12 +49,15 @@ class _Space(NamedTuple):
     @classmethod
     def of(cls, features: Tensor) -> "_Space":  # [n, D]
         mean = features.mean(0)
-        centred = (features - mean).double()
         wide = len(features) < features.shape[1]
-        values, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+        rows = (features - mean).T if wide else features - mean
+        gram = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+        for part in rows.split(BLOCK):
+            gram += part.double().T @ part.double()
+        values, vectors = torch.linalg.eigh(gram)
         kept = values > RANK * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
         values, vectors = values[kept], vectors[:, kept]
-        axes = centred.T @ vectors / values.sqrt() if wide else vectors
+        axes = rows.double() @ vectors / values.sqrt() if wide else vectors
         return cls(mean, axes.to(features.dtype), (values / len(features)).to(features.dtype))
 
     def inside(self, features: Tensor) -> Tensor:  # [m, D] -> [m, r]

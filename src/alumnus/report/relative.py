@@ -11,7 +11,7 @@ from alumnus.evaluation.results import ModelRecord, Results
 
 __all__ = ["relative_picture", "relative_scores"]
 
-FLOOR = 50.0  # percent of the best teacher; what is lower is drawn there, with its number
+FLOOR = 50.0  # percent of the best teacher; teachers below stand there, with their number
 MARKERS = "osD^vPX*<>hp"
 TEACHER_COLOURS = ("#9aa0a6", "#5f6368", "#b8a58c", "#7d8f9e", "#a08ca6", "#8fa68c")
 STUDENT_COLOURS = ("#1967d2", "#d93025", "#188038", "#e8710a", "#9334e6", "#12858d")
@@ -50,8 +50,10 @@ def relative_picture(results: Results, path: Path) -> Path:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     values = {name: [by_task[i] for i in kept] for name, by_task in scores.items()}
+    own = [v for s in students for v in values[s.name] if v is not None]
+    floor = min([FLOOR, *own])  # bars are never cut
     _students(axes, students, values)
-    _teachers(axes, teachers, values)
+    _teachers(axes, teachers, values, floor)
     axes.axhline(100, color="black", linewidth=1, zorder=2)
     axes.set_xticks(range(len(kept)), [results.tasks[i].name for i in kept])
     axes.tick_params(axis="x", labelrotation=30, labelsize=8, length=0)
@@ -59,7 +61,7 @@ def relative_picture(results: Results, path: Path) -> Path:
         label.set_horizontalalignment("right")
         label.set_rotation_mode("anchor")
     axes.set_xlim(-0.6, len(kept) - 0.4)
-    axes.set_ylim(*_limits([v for row in values.values() for v in row if v is not None]))
+    axes.set_ylim(*_limits([v for row in values.values() for v in row if v is not None], floor))
     axes.set_ylabel("score, % of the best teacher's", fontsize=9)
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
@@ -75,8 +77,8 @@ def relative_picture(results: Results, path: Path) -> Path:
     return path
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    low, high = max(FLOOR, min(values, default=100)), max(100.0, max(values, default=100))
+def _limits(values: Sequence[float], floor: float) -> tuple[float, float]:
+    low, high = max(floor, min(values, default=100)), max(100.0, max(values, default=100))
     margin = 0.12 * max(high - low, 4.0)
     return low - margin, high + margin
 
@@ -91,7 +93,7 @@ def _students(
         found = [(x + shift, v) for x, v in enumerate(values[student.name]) if v is not None]
         axes.bar(
             [x for x, _ in found],
-            [max(v, FLOOR) - 100 for _, v in found],
+            [v - 100 for _, v in found],
             width * 0.92,
             bottom=100,
             color=colour,
@@ -103,7 +105,7 @@ def _students(
             up = v >= 100
             axes.annotate(
                 f"{v - 100:+.{0 if len(students) > 1 and abs(v - 100) >= 9.95 else 1}f}",
-                (x, max(v, FLOOR)),
+                (x, v),
                 xytext=(0, 2 if up else -2),
                 textcoords="offset points",
                 ha="center",
@@ -115,7 +117,10 @@ def _students(
 
 
 def _teachers(
-    axes: Axes, teachers: Sequence[ModelRecord], values: dict[str, list[float | None]]
+    axes: Axes,
+    teachers: Sequence[ModelRecord],
+    values: dict[str, list[float | None]],
+    floor: float,
 ) -> None:
     for place, teacher in enumerate(teachers):
         # side by side, so that equal scores do not hide each other
@@ -124,7 +129,7 @@ def _teachers(
         found = [(x + shift, v) for x, v in enumerate(values[teacher.name]) if v is not None]
         axes.scatter(
             [x for x, _ in found],
-            [max(v, FLOOR) for _, v in found],
+            [max(v, floor) for _, v in found],
             s=26,
             marker=MARKERS[place % len(MARKERS)],
             color=colour,
@@ -134,10 +139,10 @@ def _teachers(
             zorder=3,
         )
         for x, v in found:
-            if v < FLOOR:
+            if v < floor:
                 axes.annotate(
                     f"\N{DOWNWARDS ARROW}{v:.0f}",
-                    (x, FLOOR),
+                    (x, floor),
                     xytext=(0, 4),
                     textcoords="offset points",
                     ha="center",
