@@ -246,6 +246,24 @@ def test_features_on_a_cpu_do_not_depend_on_threads_which_stay_as_they_were(
         assert teacher(images).of("patch").dtype == torch.bfloat16
 
 
+def test_our_own_encoders_teach_in_chunks_with_the_same_features(tmp_path: Path) -> None:
+    spec = EncoderSpec(model="vit", dim=12, depth=1, num_heads=2, patch_size=8, image_size=32)
+    encoder = build_encoder(spec).eval()
+    save_encoder(tmp_path / "run", encoder, spec)
+    teacher = load_teacher(str(tmp_path / "run"))
+    seen: list[int] = []
+    teacher.network.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
+    images = torch.randn(9, 3, 32, 48)
+    tokens = teacher(images)
+    assert sorted(seen) == [1, 4, 4]
+    with torch.no_grad():
+        expected = encoder(images).final
+    assert tokens.grid == expected.grid
+    # another batch size sums in another order
+    torch.testing.assert_close(tokens.patches, expected.patches, atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokens.cls, expected.cls, atol=1e-5, rtol=0)
+
+
 @needs_litert
 def test_any_tensor_of_a_litert_file_is_a_map(tmp_path: Path) -> None:
     file = write_tiny_litert(tmp_path / "tiny.tflite")

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alumnus.encoders import last_layers
+from alumnus.encoders import Encoder, last_layers
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD, renormalise
 from alumnus.licences import Terms
 from alumnus.spelling import unknown
+from alumnus.teachers.chunks import in_chunks
 from alumnus.tokens import TOKEN_TYPES, EncoderOutput, Grid, Tokens, TokenType
 
 __all__ = [
@@ -110,9 +111,12 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tokens:
         """As `forward`, for images that already have a size that the network takes."""
-        output: Tokens | EncoderOutput = self.network(
-            renormalise(images, mean=self.mean, std=self.std)
-        )
+        images = renormalise(images, mean=self.mean, std=self.std)
+        ours = isinstance(self.network, Encoder)  # others know best themselves
+        return in_chunks(self._chosen, images) if ours else self._chosen(images)
+
+    def _chosen(self, images: Tensor) -> Tokens:
+        output: Tokens | EncoderOutput = self.network(images)
         tokens = output.final if isinstance(output, EncoderOutput) else output
         return tokens.only(self.token_types)
 
