@@ -298,7 +298,18 @@ def test_get_prints_where_the_weights_are(
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "distill", "plan", "evaluate", "extract", "cache", "get", "list", "doctor"],
+    [
+        "demo",
+        "distill",
+        "plan",
+        "evaluate",
+        "extract",
+        "visualize",
+        "cache",
+        "get",
+        "list",
+        "doctor",
+    ],
 )
 def test_every_command_has_help(run: Run, command: str) -> None:
     said = run(command, "--help")

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from alumnus import measure
 from alumnus.encoders import EncoderSpec, build_encoder, last_layers
+from alumnus.evaluation.miou import IGNORE
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskSpec
@@ -128,6 +130,26 @@ def test_a_head_that_was_trained_and_written_scores_the_same_when_it_is_read(
     expected, found = (r.scores["test mIoU"]["eyes"] for r in (trained, read))
     assert {**found.details, "lr": 3e-2, "val_miou": None} == expected.details
     assert read.missing["test mIoU"] == {"wide": "its patches are 4 wide, the head takes 3"}
+
+
+def test_a_released_head_is_measured_on_the_folder_of_ade20k(tmp_path: Path) -> None:
+    root = tmp_path / "ADEChallengeData2016"
+    for split in ("training", "validation"):
+        stripes = Stripes(split, 2, 0)
+        for kind in ("images", "annotations"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(2):
+            image, fields = stripes.read(i)
+            image.save(root / "images" / split / f"{i}.jpg")
+            classes = (fields["mask"] + 1) * (fields["mask"] != IGNORE)  # 0 is ignored, as there
+            Image.fromarray(classes.astype("uint8")).save(root / "annotations" / split / f"{i}.png")
+    torch.save(released(3, 150), tmp_path / "head.pth")
+    protocol = SegmentationProtocol(head=str(tmp_path / "head.pth"))
+    tasks = measure.parse_tasks(
+        [f"segmentation={root}"], size_px=32, trials=1, segmentation=protocol
+    )
+    score = evaluate([EYES], tasks).scores["ADEChallengeData2016 mIoU"]["eyes"]
+    assert (score.details["classes"], score.details["pixels"]) == (3, 2 * (48 * 32 - 16))
 
 
 def test_a_head_that_fits_no_model_or_other_classes_is_refused_in_one_sentence(

@@ -60,7 +60,8 @@ class TaskSpec:
     else the mean over its patches. Predictions are `among` the classes of the training images, or
     only those that the test images may show: ImageNet-R and -A have 200 of the 1000. Zero-shot
     compares [CLS] with the features of `text` and learns from nothing: its `train` is its test
-    source. `torso` names the joints that PCK measures with. The default name is that of the test
+    source. `torso` names the joints that PCK measures with; `segmentation` says how linear heads
+    are trained and used, at `size_px` for all models. The default name is that of the test
     source and the protocol.
     """
 
