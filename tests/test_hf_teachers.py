@@ -1,4 +1,4 @@
-"""Models of transformers as teachers; what a reference's preprocessing says of any teacher."""
+"""Models of transformers as teachers."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,7 @@ from torch import Tensor
 
 from alumnus import hub
 from alumnus.images import renormalise
-from alumnus.teachers import TEACHERS, Teacher, Traits, UnavailableError, load_teacher
-from alumnus.teachers.reference import difference, reference_preprocessing
-from tiny_teachers import PatchMean
+from alumnus.teachers import UnavailableError, load_teacher
 
 transformers = pytest.importorskip("transformers", reason="needs alumnus[hf]")
 
@@ -142,39 +140,6 @@ def test_without_network_a_model_of_the_hub_says_what_to_do(
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UnavailableError, match=r"pip install 'alumnus\[hf\]'"):
         load_teacher("hf:nobody/nothing")
-
-
-# --- reference preprocessing
-
-
-def teacher_with(**traits: Any) -> Teacher:
-    known: dict[str, Any] = {"dim": 6, "patch_size": 8, "token_types": ("cls", "patch")}
-    return Teacher(PatchMean(), Traits(**known | traits), name="t")
-
-
-@pytest.mark.parametrize("name", [n for n, i in TEACHERS.items() if i.traits.reference])
-def test_registered_teachers_are_run_as_their_references_state(name: str) -> None:
-    traits = TEACHERS[name].traits
-    assert traits.reference is not None
-    assert reference_preprocessing(traits.reference) is not None
-    assert difference(Teacher(PatchMean(), traits, name=name)) is None
-
-
-def test_every_difference_is_in_one_sentence() -> None:
-    reference = "torchvision:ResNet50_Weights.IMAGENET1K_V2"
-    odd = teacher_with(input_size=64, mean=(0.5, 0.5, 0.5), reference=reference)
-    assert difference(odd) == (
-        f"teacher t is run otherwise than {reference} states: size 64 px instead of 224 px, mean "
-        "0.5/0.5/0.5 instead of 0.485/0.456/0.406, bicubic instead of bilinear resizing"
-    )
-
-
-def test_a_teacher_without_size_or_reference_is_not_compared() -> None:
-    assert difference(teacher_with(mean=(0.1, 0.1, 0.1))) is None
-    dino = "timm:vit_base_patch16_224.dino"
-    assert difference(teacher_with(input_size=None, reference=dino)) is None
-    assert "size 64 px" in str(difference(teacher_with(input_size=64, reference=dino)))
-    assert difference(teacher_with(reference="timm:not_in_this_timm")) is None
 
 
 def test_a_teacher_is_compared_when_it_is_loaded(
