@@ -220,6 +220,30 @@ def test_evaluate_measures_runs_with_their_teachers_and_others_beside_them(
     assert "| run " in said.out
 
 
+def test_earlier_results_are_merged_and_drawn(run: Run, place: Path) -> None:
+    distil(run)
+    for name, model in (("a", "run"), ("b", "python:toys:fine")):
+        words = [model, "--task", "knn=photos", "--size", "16", "--out", f"{name}.json"]
+        assert run("evaluate", *words).code == 0
+    said = run("evaluate", "a.json", "b.json", "--plot", "all.png", "--out", "all.json")
+    assert said.code == 0
+    assert (place / "all.png").stat().st_size > 5_000
+    models = {m.name for m in Results.load(place / "all.json").models}
+    assert {"run", "red", "fine", "constant"} <= models
+    assert all(name in said.out for name in models)
+
+
+def test_diagnose_prints_tables_and_writes_a_picture(run: Run, place: Path) -> None:
+    toys.write_images(place / "more", count=40)
+    distil(run)
+    said = run("diagnose", "run", "data=more", "--out", "found.json", "--picture", "found.png")
+    assert said.code == 0
+    assert "CKA of image features" in said.out
+    assert "red cls" in said.out
+    assert (place / "found.png").stat().st_size > 5_000
+    assert (place / "found.json").is_file()
+
+
 def test_extract_writes_named_features_once(run: Run, place: Path) -> None:
     distil(run)
     words = ["extract", "run", "photos/train", "features/x.safetensors", "--patches"]
@@ -309,6 +333,8 @@ def test_get_prints_where_the_weights_are(
         "get",
         "list",
         "doctor",
+        "diagnose",
+        "text",
     ],
 )
 def test_every_command_has_help(run: Run, command: str) -> None:
@@ -406,6 +432,14 @@ def test_a_run_that_cannot_work_is_refused_before_anything_is_written(
         (["evaluate", "efficientnet-lit0", "--task", "knn=photos"], "'efficientnet-lite0'?"),
         (["evaluate", "photos", "--task", "knn=photos"], "photos holds no encoder.safetensors"),
         (["evaluate", "python:toys:red", "--task", "knn=nowhere"], "there is no folder 'nowhere'"),
+        (["evaluate", "python:toys:red"], "on what should 'python:toys:red' be measured?"),
+        (["evaluate", "x.json", "--task", "knn=photos"], "no model is given to measure"),
+        (["evaluate", "python:toys:red", "--task", "zeroshot=photos"], "zeroshot=TEXT,TEST"),
+        (["evaluate", "python:toys:red", "--task", "knn=dtd:photos"], "expected below it dtd/dtd"),
+        (["evaluate", "x", "--task", "knn=photos", "--plot", "x.pdf"], "needs that ending"),
+        (["diagnose", "photos", "data=photos"], "'photos' is no run with projectors"),
+        (["text", "clip", "classes", "x.npz", "--space", "red"], "as .safetensors"),
+        (["text", "clip", "classes", "x.safetensors", "--space", "red"], "no file of classes"),
         (["extract", "python:toys:red", "photos", "x.npz"], "as .safetensors"),
         (["extract", "python:toys:red", "photo", "x.safetensors"], "did you mean"),
         (["extract", "python:toys:rd", "photos", "x.safetensors"], "no factory 'rd'"),
@@ -522,7 +556,7 @@ def test_python_m_alumnus_is_the_command_line(place: Path) -> None:
     assert "did you mean 'data.train'?" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["distil"], ["evaluate", "x"], ["distill", "--resme", "x"]])
+@pytest.mark.parametrize("words", [["distil"], ["evaluate"], ["distill", "--resme", "x"]])
 def test_a_mistyped_command_or_option_is_answered_with_code_2(run: Run, words: list[str]) -> None:
     said = run(*words)
     assert said.code == 2
