@@ -23,6 +23,7 @@ from alumnus.encoders import Encoder, EncoderSpec, build_encoder
 from alumnus.licences import Terms
 from alumnus.released import load_released
 from alumnus.standardize import Kind, Standardizers
+from alumnus.strict import fill
 from alumnus.student import Student, StudentSpec, build_student
 from alumnus.tensor_files import write_tensors
 from alumnus.tokens import Tokens
@@ -90,11 +91,11 @@ def load_encoder(path: str | Path, *, num_heads: int | None = None) -> Encoder:
         encoder = build_encoder(released.student_spec.encoder)
         named = released.state_dict.items()
         state = {k.removeprefix("encoder."): v for k, v in named if k.startswith("encoder.")}
-        return _filled(encoder, state, path)
+        return _fill(encoder, state, path)
     weights = _weights(path, "encoder")
     description = _describe(weights, "encoder")
     spec = _built_fresh(EncoderSpec.from_dict(description["encoder"]))
-    return _filled(build_encoder(spec), _tensors(weights, description), weights)
+    return _fill(build_encoder(spec), _tensors(weights, description), weights)
 
 
 def is_encoder(path: str | Path) -> bool:
@@ -137,7 +138,7 @@ def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStu
     path = Path(path)
     if _is_released(path):
         released = load_released(path, num_heads=num_heads)
-        student = _filled(build_student(released.student_spec), released.state_dict, path)
+        student = _fill(build_student(released.student_spec), released.state_dict, path)
         kind: Kind = "running" if released.info["system"] == "unic" else "batch"
         standardizers = Standardizers.with_statistics(kind, released.statistics)
         return LoadedStudent(student, released.student_spec, standardizers, released.info)
@@ -151,8 +152,8 @@ def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStu
         k.removeprefix("statistics."): v for k, v in tensors.items() if k.startswith("statistics.")
     }
     empty = Standardizers(description["standardize"], Standardizers.shapes_of(buffers))
-    standardizers = _filled(empty, buffers, weights)
-    return LoadedStudent(_filled(fresh, state, weights), spec, standardizers, description["info"])
+    standardizers = _fill(empty, buffers, weights)
+    return LoadedStudent(_fill(fresh, state, weights), spec, standardizers, description["info"])
 
 
 def save_encoder(
@@ -269,14 +270,6 @@ def _built_fresh(spec: EncoderSpec) -> EncoderSpec:
     return replace(spec, pretrained=False)
 
 
-def _filled(module: M, state: Mapping[str, Tensor], path: Path) -> M:
+def _fill(module: M, state: Mapping[str, Tensor], path: Path) -> M:
     """The module with these weights, strictly, in eval mode."""
-    ours = module.state_dict()
-    differing = {k for k in ours.keys() & state.keys() if ours[k].shape != state[k].shape}
-    if wrong := sorted(differing | (ours.keys() ^ state.keys())):
-        raise ValueError(
-            f"the weights in {path} do not fit their description: {len(wrong)} tensors are "
-            f"missing, too many or of another shape, {wrong[0]!r} first"
-        )
-    module.load_state_dict(state)
-    return module.eval()
+    return fill(module, state, what=f"the weights in {path}")
