@@ -53,7 +53,8 @@ class SegmentationProtocol:
     1.75 times that size, each also mirrored.
 
     Source: DINOv2 (arXiv 2304.07193) and its released configurations.
-    Differs: without `augment` the loss looks at one pixel of 8 x 8; crops as in `random_crop`.
+    Differs: without `augment` the loss looks at one pixel of 8 x 8; crops as in `random_crop`;
+    for patches that do not divide 512 px images are resized to the next size, not padded.
     """
 
     augment: bool = False
