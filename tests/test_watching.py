@@ -415,7 +415,7 @@ def test_a_bad_setting_is_one_sentence(images: Path, word: str, sentence: str) -
     ("word", "sentence"),
     [
         ("train.knn=phtos", "there is no folder"),
-        ("train.knn=a,b,c", "KIND=TRAIN,TEST"),
+        ("train.knn=a,b,c", "PATH or TRAIN,TEST"),
     ],
 )
 def test_images_that_cannot_be_watched_are_refused_before_anything_is_written(

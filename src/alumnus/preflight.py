@@ -32,7 +32,9 @@ def before_a_run(config: RunConfig) -> Iterator[Problem]:
     yield from before_teachers_run(config)
     for i, text in enumerate(config.evaluate.tasks):
         yield from _bad_task(f"evaluate.tasks.{i}", text)
-    if config.train.knn is not None:
+    if config.train.knn is not None and config.train.knn.count(",") > 1:
+        yield Problem("train.knn is one set of images, PATH or TRAIN,TEST", ("train.knn",))
+    elif config.train.knn is not None:
         yield from _bad_task("train.knn", f"knn={config.train.knn}")
     if config.init is not None and not keeps_projectors(Path(config.init).expanduser()):
         yield Problem(_no_student(Path(config.init).expanduser()), ("init",))
