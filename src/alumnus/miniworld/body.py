@@ -6,6 +6,7 @@ reference pose; the pelvis's is relative to the world. See `anny/card.md` for or
 """
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,20 @@ from safetensors.numpy import load_file
 
 from alumnus.miniworld.vectors import Array
 
-__all__ = ["BONES", "FIELDS", "JOINTS", "WEIGHTS_PER_VERTEX", "Body", "Posed", "load_body", "skin"]
+__all__ = [
+    "BONES",
+    "FIELDS",
+    "JOINTS",
+    "LINKS",
+    "PARENTS",
+    "SHAPE_COMPONENTS",
+    "WEIGHTS_PER_VERTEX",
+    "Body",
+    "Posed",
+    "load_body",
+    "product",
+    "skin",
+]
 
 # name, Anny's name, parent (None: the root); parents come first
 BONES: tuple[tuple[str, str, str | None], ...] = (
@@ -68,11 +82,31 @@ JOINTS: tuple[tuple[str, str | None], ...] = (
     ),
 )
 
+# joints between which a line is drawn, by name
+LINKS: tuple[tuple[str, str], ...] = (
+    ("pelvis", "spine"),
+    ("spine", "chest"),
+    ("chest", "neck"),
+    ("neck", "head"),
+    ("head", "nose"),
+    ("head", "head_top"),
+    *(
+        (f"{one}_{side}" if one not in ("neck", "pelvis") else one, f"{other}_{side}")
+        for side in ("left", "right")
+        for chain in (
+            ("neck", "shoulder", "elbow", "wrist", "fingers"),
+            ("pelvis", "hip", "knee", "ankle", "toes"),
+        )
+        for one, other in pairwise(chain)
+    ),
+)
+
 # Coordinates on the skin. arm, leg: 0 at shoulder or hip, 0.5 at elbow or knee, 1 at wrist or
 # ankle, -0.1 elsewhere; torso: 0 at the pelvis, 1 at the neck; head_up: 0 at the chin, 1 at the
 # crown, -0.5 below; head_back: -1 at the face, 1 at the back; eye: 1 on the eyes.
 FIELDS = ("arm", "leg", "torso", "head_up", "head_back", "eye")
 WEIGHTS_PER_VERTEX = 6
+SHAPE_COMPONENTS = 16
 
 
 class Body(NamedTuple):
@@ -86,7 +120,7 @@ class Body(NamedTuple):
     weight: Array  # [V, WEIGHTS_PER_VERTEX]
     fields: Array  # [V, len(FIELDS)]
     joint_point: NDArray[np.intp]  # [len(JOINTS)] into the points
-    joint_flesh: Array  # [len(JOINTS)] metres from the joint to the skin near it
+    joint_flesh: Array  # [len(JOINTS)] metres of flesh around the joint, 0 on the skin
 
     @property
     def vertices(self) -> int:

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from alumnus.miniworld.body import BONES, JOINTS, SHAPE_COMPONENTS
 from alumnus.miniworld.domain import Domain
 from alumnus.miniworld.objects import CLASSES, GENERATOR_VERSION, render_object
+from alumnus.miniworld.people import PEOPLE_VERSION, project, render_person
 
-__all__ = ["DOMAINS", "OBJECTS"]
+__all__ = ["DOMAINS", "OBJECTS", "PEOPLE"]
 
 
 def _object_dtype(size_px: int) -> np.dtype[np.void]:
@@ -47,4 +49,53 @@ OBJECTS = Domain(
     render=_object_records,
     fields=_object_fields,
 )
-DOMAINS: dict[str, Domain] = {domain.name: domain for domain in (OBJECTS,)}
+
+
+def _people_dtype(size_px: int) -> np.dtype[np.void]:
+    """The fields of `Person`, but `depth` as float16 and without what follows from others."""
+    return np.dtype(
+        [
+            ("image", np.uint8, (size_px, size_px, 3)),
+            ("mask", np.uint8, (size_px, size_px)),
+            ("depth", np.float16, (size_px, size_px)),
+            ("K", np.float32, (3, 3)),
+            ("pose", np.float32, (4, 4)),
+            ("joints", np.float32, (len(JOINTS), 3)),
+            ("visible", np.bool_, (len(JOINTS),)),
+            ("shape", np.float32, (SHAPE_COMPONENTS,)),
+            ("rotations", np.float32, (len(BONES), 3, 3)),
+            ("translation", np.float32, (3,)),
+        ]
+    )
+
+
+def _people_records(seed: int, scene: int, size_px: int) -> list[tuple[Any, ...]]:
+    person = render_person(seed, scene, size_px)
+    names = _people_dtype(size_px).names or ()
+    return [tuple(getattr(person, name) for name in names)]
+
+
+def _people_fields(record: np.void) -> dict[str, Any]:
+    """The fields of `Person`: "mask" uint8, "depth" float32 in metres, "K", "pose", "joints",
+    "pixels", "visible", "shape", "rotations", "translation"; see `people`.
+    """  # fmt: skip
+    names = [name for name in record.dtype.names or () if name not in ("image", "depth")]
+    return {
+        **{name: np.array(record[name]) for name in names},
+        "depth": record["depth"].astype(np.float32),
+        "pixels": project(record["joints"], record["K"]),
+    }
+
+
+PEOPLE = Domain(
+    name="people",
+    about="one person in a room: mask, depth, joints, pose and shape of the body",
+    version=PEOPLE_VERSION,
+    classes=None,
+    views=1,
+    chunk=96,
+    dtype=_people_dtype,
+    render=_people_records,
+    fields=_people_fields,
+)
+DOMAINS: dict[str, Domain] = {domain.name: domain for domain in (OBJECTS, PEOPLE)}

@@ -22,6 +22,16 @@ class Fragments(NamedTuple):
     inverse_depth: Array  # [F]
     corners: tuple[Array, Array, Array]  # [F] each: weights of the corners, sum 1, in perspective
 
+    def where(self, kept: NDArray[np.bool_]) -> "Fragments":  # [F]
+        """Some of the fragments."""
+        first, second, third = (weight[kept] for weight in self.corners)
+        return Fragments(
+            self.sample[kept],
+            self.triangle[kept],
+            self.inverse_depth[kept],
+            (first, second, third),
+        )
+
 
 def rasterise(
     x: Array,  # [V] columns; sample i covers its centre i + 0.5
