@@ -43,7 +43,7 @@ def open_source(
       (`TarSource`)
     - `hf:ORG/NAME`, `hf:ORG/NAME:SPLIT`, `hf:FOLDER`: a data set of Hugging Face (`HubSource`)
     - `dtd:ROOT`, `dtd:ROOT:test`: published sets at ROOT by name (`BENCHMARKS`)
-    - `miniworld:objects`, `miniworld:objects:test`: rendered images with labels (`DOMAINS`)
+    - `miniworld:objects`, `miniworld:people:test`: rendered images with labels (`DOMAINS`)
 
     A split may end the spec: `packs/caltech50:test`; a last `[M:N]` keeps the images from M up to
     N, as of a list: `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
