@@ -33,7 +33,8 @@ PINNED: dict[int, tuple[list[float], list[int]]] = {
 
 
 def greys(person: Person) -> Array:
-    return person.image.astype(np.float32).reshape(4, 16, 4, 16, 3).mean(axis=(1, 3, 4)).ravel()
+    grid = person.image.astype(np.float32).reshape(4, 16, 4, 16, 3)
+    return np.asarray(grid.mean(axis=(1, 3, 4)).ravel(), np.float32)
 
 
 def in_world(person: Person, points: Array) -> Array:
@@ -93,7 +94,8 @@ def widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """With all pixels that touch it."""
     wide = np.pad(mask, 1)
     shifts = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-    return np.any([np.roll(wide, s, axis=(0, 1)) for s in shifts], axis=0)[1:-1, 1:-1]
+    touched = np.any([np.roll(wide, s, axis=(0, 1)) for s in shifts], axis=0)
+    return np.asarray(touched[1:-1, 1:-1], np.bool_)
 
 
 def test_body_projects_onto_its_mask_and_the_mask_onto_the_body() -> None:
