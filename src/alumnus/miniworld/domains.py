@@ -8,8 +8,9 @@ from alumnus.miniworld.body import BONES, JOINTS, SHAPE_COMPONENTS
 from alumnus.miniworld.domain import Domain
 from alumnus.miniworld.objects import CLASSES, GENERATOR_VERSION, render_object
 from alumnus.miniworld.people import PEOPLE_VERSION, project, render_person
+from alumnus.miniworld.rooms import KINDS, MOST_THINGS, ROOMS_VERSION, render_room
 
-__all__ = ["DOMAINS", "OBJECTS", "PEOPLE"]
+__all__ = ["DOMAINS", "OBJECTS", "PEOPLE", "ROOMS"]
 
 
 def _object_dtype(size_px: int) -> np.dtype[np.void]:
@@ -98,4 +99,53 @@ PEOPLE = Domain(
     render=_people_records,
     fields=_people_fields,
 )
-DOMAINS: dict[str, Domain] = {domain.name: domain for domain in (OBJECTS, PEOPLE)}
+
+
+def _room_dtype(size_px: int) -> np.dtype[np.void]:
+    """A `RoomView` (depth in float16), and of its scene the number and the kinds of things."""
+    return np.dtype(
+        [
+            ("image", np.uint8, (size_px, size_px, 3)),
+            ("depth", np.float16, (size_px, size_px)),
+            ("ids", np.uint8, (size_px, size_px)),
+            ("K", np.float32, (3, 3)),
+            ("pose", np.float32, (4, 4)),
+            ("overlap", np.float32),
+            ("pair", np.int32),
+            ("kinds", np.uint8, (MOST_THINGS,)),
+        ]
+    )
+
+
+def _room_records(seed: int, scene: int, size_px: int) -> list[tuple[Any, ...]]:
+    drawn = render_room(seed, scene, size_px)
+    return [(*view, scene, drawn.kinds) for view in drawn.views]
+
+
+def _room_fields(record: np.void) -> dict[str, Any]:
+    """ "depth" float32 in metres, "K" [3, 3] pixels, "pose" [4, 4] camera to world, "pair": number
+    of the scene, "overlap" with the other view, "ids" uint8, "mask" uint8 (into KINDS)."""
+    return {
+        "depth": record["depth"].astype(np.float32),
+        "K": np.array(record["K"]),
+        "pose": np.array(record["pose"]),
+        "pair": int(record["pair"]),
+        "overlap": float(record["overlap"]),
+        "ids": np.array(record["ids"]),
+        "mask": record["kinds"][record["ids"]],
+    }
+
+
+ROOMS = Domain(
+    name="rooms",
+    about="two views of a furnished room: depth, cameras, overlap, kinds of things",
+    version=ROOMS_VERSION,
+    classes=KINDS,
+    views=2,
+    chunk=48,
+    dtype=_room_dtype,
+    render=_room_records,
+    fields=_room_fields,
+)
+
+DOMAINS: dict[str, Domain] = {domain.name: domain for domain in (OBJECTS, ROOMS, PEOPLE)}
