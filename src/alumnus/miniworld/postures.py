@@ -186,13 +186,14 @@ def _draw_head(rng: Rng, turns: NDArray[np.float64]) -> None:
 def _draw_arm(
     rng: Rng, at: Floats, turns: NDArray[np.float64], side: str, sign: float, sitting: bool
 ) -> None:
-    weights = np.array([habit.weight[int(sitting)] for habit in _HABITS.values()])
+    """One of the habits, again where it would run through the body; at last, an arm held aside."""
+    habits = list(_HABITS.values())
+    often = np.cumsum([habit.weight[int(sitting)] for habit in habits])
     collar = _AT[f"collar_{side}"]
     for _ in range(_ATTEMPTS):
-        place = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum()))
-        habit = list(_HABITS.values())[place]
-        raised = sign * 18.0 * max(habit.upper[2], 0.0) * -1.0
-        turns[collar] = _product(turns[_AT["chest"]], _euler(0, raised, 0))
+        habit = habits[int(np.searchsorted(often, rng.random() * often[-1]))]
+        raised = _euler(0, -sign * 18 * max(habit.upper[2], 0), 0)
+        turns[collar] = _product(turns[_AT["chest"]], raised)
         _bend_arm(rng, at, turns, side, sign, habit)
         if not _runs_through(at, turns, side):
             return
