@@ -1,5 +1,10 @@
 """People of the miniworld: pictures are functions of (seed, index), and their labels are exact."""
 
+import importlib
+import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +25,7 @@ from alumnus.miniworld.outfits import draw_outfit, dress, normals
 from alumnus.miniworld.people import project
 from alumnus.miniworld.postures import draw_posture
 from alumnus.miniworld.sheet import skeleton
+from alumnus.miniworld.vectors import cos_sin
 
 Array = NDArray[np.float32]
 NAMES = [name for name, _ in JOINTS]
@@ -27,14 +33,14 @@ PEOPLE = [render_person(1, index) for index in range(24)]
 
 # person (seed 1, index): pelvis in metres, and the mean grey of a 4 x 4 grid, by generator 1
 PINNED: dict[int, tuple[list[float], list[int]]] = {
-    0: ([0.032, 0.277, 1.44],
-        [93, 101, 126, 163, 101, 129, 140, 163, 107, 125, 128, 165, 144, 113, 98, 134]),
-    1: ([-0.085, 0.147, 1.213],
-        [92, 81, 86, 92, 97, 75, 88, 94, 137, 84, 114, 136, 136, 118, 118, 137]),
-    2: ([-0.029, 0.071, 1.717],
-        [91, 102, 111, 156, 91, 101, 111, 156, 138, 114, 144, 172, 194, 180, 155, 165]),
-    3: ([0.023, 0.308, 1.787],
-        [86, 76, 80, 81, 111, 79, 86, 91, 137, 93, 103, 117, 149, 104, 149, 162]),
+    0: ([0.18, 0.183, 1.248],
+        [144, 140, 128, 144, 141, 119, 103, 140, 158, 154, 104, 161, 168, 149, 82, 172]),
+    1: ([-0.244, -0.063, 1.608],
+        [105, 84, 79, 84, 105, 62, 84, 84, 160, 132, 138, 151, 148, 146, 169, 179]),
+    2: ([-0.059, 0.289, 0.971],
+        [65, 62, 62, 64, 74, 101, 83, 74, 91, 104, 88, 95, 188, 131, 108, 187]),
+    3: ([-0.152, 0.028, 1.64],
+        [89, 77, 80, 89, 81, 46, 90, 89, 48, 72, 105, 113, 153, 157, 155, 199]),
 }  # fmt: skip
 
 
@@ -65,8 +71,37 @@ def test_person_is_the_same_whatever_was_rendered_before() -> None:
 def test_pictures_are_those_of_the_stated_generator_version() -> None:
     for index, (pelvis, expected) in PINNED.items():
         np.testing.assert_allclose(PEOPLE[index].joints[0], pelvis, atol=2e-3)  # rounded to 1 mm
-        # sines differ in the last bit between machines and may flip a sample at an edge
+        # rounded; the floor's sines may differ in the last bit on another machine
         np.testing.assert_allclose(greys(PEOPLE[index]), expected, atol=1.5)
+
+
+HASH = """
+import hashlib
+from alumnus.miniworld import render_person
+digest = hashlib.sha256()
+for index in range(40):
+    for value in render_person(11, index):
+        digest.update(value.tobytes())
+digest = digest.hexdigest()
+"""
+
+
+@pytest.mark.slow
+def test_people_are_the_same_bit_for_bit_with_plain_instructions_and_other_blas_kernels() -> None:
+    numpy_core = importlib.import_module("numpy._core._multiarray_umath")
+    present = numpy_core.__cpu_features__
+    extra = [name for name in numpy_core.__cpu_dispatch__ if present.get(name)]
+    plainly = {"NPY_DISABLE_CPU_FEATURES": " ".join(extra), "OPENBLAS_CORETYPE": "Nehalem"}
+    here: dict[str, str] = {}
+    exec(HASH, here)
+    there = subprocess.run(
+        [sys.executable, "-c", HASH + "print(digest)"],
+        env={**os.environ, **plainly},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == here["digest"]
 
 
 def test_size_changes_the_sampling_and_not_the_scene() -> None:
@@ -171,7 +206,22 @@ def test_joint_behind_the_trunk_is_hidden() -> None:
         x, y = np.floor(person.pixels).astype(int).T
         inside = (x >= 0) & (x < 64) & (y >= 0) & (y < 64)
         hidden = inside & ~person.visible
-        assert (person.depth[y[hidden], x[hidden]] < person.joints[hidden, 2] - 0.04).all()
+        nearer = person.joints[hidden, 2] - person.depth[y[hidden], x[hidden]]
+        box = person.mask[y[hidden], x[hidden]] == 2
+        assert (nearer > np.where(box, 0, 0.04)).all()
+
+
+def test_joint_behind_the_back_of_a_chair_is_hidden() -> None:
+    found = 0
+    for person in (render_person(2, index) for index in range(3, 40)):
+        x, y = np.floor(person.pixels[person.visible]).astype(int).T
+        box = person.mask[y, x] == 2
+        assert (person.joints[person.visible, 2] <= person.depth[y, x])[box].all()
+        x, y = np.clip(np.floor(person.pixels), 0, 63).astype(int).T
+        behind = (person.mask[y, x] == 2) & (person.joints[:, 2] > person.depth[y, x])
+        found += behind.sum()
+        assert not person.visible[behind].any()
+    assert found > 10
 
 
 def test_people_fill_enough_of_the_picture_and_keep_their_heads_in_it() -> None:
@@ -244,8 +294,8 @@ def test_seat_carries_the_person_and_leaves_room_for_the_calves() -> None:
 
 
 def test_boxes_are_closed_and_face_outwards() -> None:
-    boxes = draw_clutter(np.random.default_rng(3), np.ones((4, 3), np.float32), 0.0)
-    boxes += draw_clutter(np.random.default_rng(5), np.ones((4, 3), np.float32), 2.0)
+    boxes = draw_clutter(np.random.default_rng(3), np.ones((4, 3), np.float32), (1, 0))
+    boxes += draw_clutter(np.random.default_rng(5), np.ones((4, 3), np.float32), (0, 1))
     corners, around = box_corners(boxes)
     assert len(boxes) > 1
     assert len(corners) == 24 * len(boxes)
@@ -259,6 +309,11 @@ def test_boxes_are_closed_and_face_outwards() -> None:
         np.testing.assert_allclose(across / np.linalg.norm(across), normal, atol=1e-5)
         centre = [*boxes[box].centre, (boxes[box].low + boxes[box].high) / 2]
         assert (side.mean(axis=0) - centre) @ normal > 0
+
+
+def test_cosine_and_sine_by_series_are_those_of_the_library() -> None:
+    for angle in np.linspace(-13, 13, 500):
+        assert cos_sin(angle) == pytest.approx((math.cos(angle), math.sin(angle)), abs=1e-12)
 
 
 def test_clothes_lie_on_the_body_and_differ() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from alumnus.miniworld.body import FIELDS, Body
 from alumnus.miniworld.materials import Colour
-from alumnus.miniworld.vectors import Array
+from alumnus.miniworld.vectors import Array, cos_sin
 
 __all__ = ["Box", "box_corners", "draw_clutter", "draw_seat"]
 
@@ -34,7 +34,8 @@ def draw_seat(rng: Rng, body: Body, points: Array, yaw: float) -> list[Box]:
     """
     arm, leg, torso = (body.fields[:, field] for field in (_ARM, _LEG, _TORSO))
     points = points[: body.vertices]
-    ahead = (float(np.sin(yaw)), -float(np.cos(yaw)))
+    cosine, sine = cos_sin(yaw)
+    ahead = (sine, -cosine)
     forwards = points[:, 0] * np.float32(ahead[0]) + points[:, 1] * np.float32(ahead[1])
     under = (torso < 0.15) & (leg < 0.2) & (arm < 0)
     calves = (leg > 0.6) & (leg < 0.9)
@@ -58,13 +59,14 @@ def draw_seat(rng: Rng, body: Body, points: Array, yaw: float) -> list[Box]:
     return [seat, box(rear - 0.05, rear, high)] if leans else [seat]
 
 
-def draw_clutter(rng: Rng, points: Array, facing: float) -> list[Box]:
-    """Up to two boxes beside or behind a body; `facing`: where the camera is, in radians."""
+def draw_clutter(rng: Rng, points: Array, facing: tuple[float, float]) -> list[Box]:
+    """Up to two boxes beside or behind a body that is seen from the direction `facing`."""
     radius = float(np.sqrt((points[:, 0] ** 2 + points[:, 1] ** 2).max()))
     boxes = []
     for _ in range(int(rng.integers(0, 3))):
-        around, away = facing + np.pi + rng.uniform(-1.5, 1.5), radius + rng.uniform(0.35, 0.9)
-        centre = (float(np.cos(around) * away), float(np.sin(around) * away))
+        (c, s), away = cos_sin(rng.uniform(-1.5, 1.5)), radius + rng.uniform(0.35, 0.9)
+        x, y = -facing[0] * away, -facing[1] * away
+        centre = (c * x - s * y, s * x + c * y)
         half = (float(rng.uniform(0.12, 0.32)), float(rng.uniform(0.12, 0.32)))
         yaw, high = float(rng.uniform(0, np.pi)), float(rng.uniform(0.2, 0.9))
         boxes.append(Box(centre, half, 0, high, yaw, _dull(rng)))
@@ -79,7 +81,7 @@ def box_corners(boxes: list[Box]) -> tuple[Array, Array]:  # [24 B, 3] each
     unit, across = _unit_box()
     corners, around = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.float32)]
     for box in boxes:
-        c, s = np.float32(np.cos(box.yaw)), np.float32(np.sin(box.yaw))
+        c, s = (np.float32(part) for part in cos_sin(box.yaw))
         x, y = unit[:, 0] * np.float32(box.half[0]), unit[:, 1] * np.float32(box.half[1])
         z = np.where(unit[:, 2] > 0, np.float32(box.high), np.float32(box.low))
         x, y = c * x - s * y + np.float32(box.centre[0]), s * x + c * y + np.float32(box.centre[1])

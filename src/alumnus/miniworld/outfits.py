@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alumnus.miniworld.body import BONES, FIELDS, WEIGHTS_PER_VERTEX, Body, load_body
 from alumnus.miniworld.materials import Colour
-from alumnus.miniworld.vectors import Array
+from alumnus.miniworld.vectors import Array, cos_sin
 
 __all__ = ["Outfit", "draw_outfit", "dress", "normals", "paint_outfit"]
 
@@ -54,7 +54,8 @@ class Outfit(NamedTuple):
 
 def draw_outfit(rng: Rng) -> Outfit:
     """Random clothes."""
-    top = _cloth(rng)
+    skin = _vary(rng, _SKINS[int(rng.integers(len(_SKINS)))], 0.04)
+    top = _cloth(rng, skin)
     striped = rng.random() < 0.35
     stripe = ((0.95, 0.94, 0.9) if sum(top) < 1.6 else (0.1, 0.1, 0.14)) if striped else top
     hem = float(rng.uniform(0.2, 0.55)) if rng.random() < 0.25 else None
@@ -63,12 +64,12 @@ def draw_outfit(rng: Rng) -> Outfit:
     sleeve = rng.uniform(0.86, 0.98) if kind < 0.45 else rng.uniform(0.18, 0.42)
     legs = rng.uniform(0.9, 1.0) if rng.random() < 0.65 else rng.uniform(0.24, 0.52)
     return Outfit(
-        skin=_vary(rng, _SKINS[int(rng.integers(len(_SKINS)))], 0.04),
+        skin=skin,
         hair=_vary(rng, _HAIRS[int(rng.integers(len(_HAIRS)))], 0.03),
         top=top,
         stripe=stripe,
-        bottom=top if dress else _cloth(rng),
-        shoes=_cloth(rng) if rng.random() < 0.4 else _vary(rng, (0.13, 0.11, 0.10), 0.06),
+        bottom=top if dress else _cloth(rng, skin),
+        shoes=_cloth(rng, skin) if rng.random() < 0.4 else _vary(rng, (0.13, 0.11, 0.10), 0.06),
         sleeve=float(-0.05 if kind > 0.88 else sleeve),
         legs=float(legs) if hem is None else hem - 0.04,  # what shows through has its colour
         hem=hem,
@@ -155,16 +156,21 @@ def _scalp(up: Array, back: Array, outfit: Outfit) -> Array:
     return np.where(up > -0.4, up - line, np.float32(-1))
 
 
-def _cloth(rng: Rng) -> Colour:
-    kind = rng.random()
-    if kind < 0.25:  # black, grey, white
-        grey = rng.uniform(0.08, 0.92)
-        return _vary(rng, (grey, grey, grey), 0.03)
-    if kind < 0.45:  # denim
-        return colorsys.hsv_to_rgb(
-            rng.uniform(0.57, 0.63), rng.uniform(0.4, 0.7), rng.uniform(0.25, 0.6)
-        )
-    return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.35, 0.9), rng.uniform(0.3, 0.9))
+def _cloth(rng: Rng, skin: Colour) -> Colour:
+    """A colour that is not taken for skin."""
+    while True:
+        kind = rng.random()
+        if kind < 0.25:  # black, grey, white
+            grey = rng.uniform(0.08, 0.92)
+            colour = _vary(rng, (grey, grey, grey), 0.03)
+        elif kind < 0.45:  # denim
+            hue, light = rng.uniform(0.57, 0.63), rng.uniform(0.25, 0.6)
+            colour = colorsys.hsv_to_rgb(hue, rng.uniform(0.4, 0.7), light)
+        else:
+            strength = rng.uniform(0.35, 0.9)
+            colour = colorsys.hsv_to_rgb(rng.random(), strength, rng.uniform(0.3, 0.9))
+        if max(abs(a - b) for a, b in zip(colour, skin, strict=True)) > 0.25:
+            return colour
 
 
 def _vary(rng: Rng, colour: Colour, amount: float) -> Colour:
@@ -187,22 +193,21 @@ class _Skirt(NamedTuple):
 
     def weight(self, hem: float) -> Array:
         """[2 * rings * round, WEIGHTS_PER_VERTEX]: pelvis above, the nearer thigh below."""
-        share, around = _grid()
+        share, cosine, _ = _grid()
         down = np.clip((share * np.float32(hem) - np.float32(0.02)) * np.float32(5), 0, 0.92)
-        left = np.clip(0.5 + 0.9 * np.cos(around), 0, 1)
+        left = np.clip(0.5 + 0.9 * cosine, 0, 1)
         weight = np.zeros((len(share), WEIGHTS_PER_VERTEX), np.float32)
         weight[:, 0], weight[:, 1], weight[:, 2] = 1 - down, down * left, down * (1 - left)
         return weight
 
 
 @cache
-def _grid() -> tuple[Array, Array]:  # [2 * rings * round] each
-    """How far down the skirt, 0 to 1, and the angle around it, 0 at the left; both sides."""
-    share, turn = np.meshgrid(
-        np.linspace(0, 1, _RINGS), np.arange(_ROUND) * (2 * np.pi / _ROUND), indexing="ij"
-    )
-    share, turn = (np.tile(a.ravel().astype(np.float32), 2) for a in (share, turn))
-    return share, turn
+def _grid() -> tuple[Array, Array, Array]:  # [2 * rings * round] each
+    """How far down the skirt, 0 to 1; cosine and sine around it, from its left; both sides."""
+    turns = np.array([cos_sin(place * 2 * np.pi / _ROUND) for place in range(_ROUND)], np.float32)
+    share = np.repeat(np.linspace(0, 1, _RINGS, dtype=np.float32), _ROUND)
+    cosine, sine = np.tile(turns, (2 * _RINGS, 1)).T
+    return np.tile(share, 2), cosine, sine
 
 
 @cache
@@ -227,7 +232,7 @@ def _skirt_points(hem: float, body: Body, rest: Array, loose_m: float) -> Array:
     vertices, (arm, leg, torso) = rest[: body.vertices], body.fields.T[:3]
     trunk = (torso > _WAIST - 0.06) & (torso < _WAIST + 0.06) & (arm < 0)
     thigh = (leg > max(hem - 0.06, 0.1)) & (leg < hem + 0.06)
-    share, around = _grid()
+    share, cosine, sine = _grid()
     rings = []
     for part in (trunk, thigh):
         low, high = vertices[part].min(axis=0), vertices[part].max(axis=0)
@@ -236,6 +241,6 @@ def _skirt_points(hem: float, body: Body, rest: Array, loose_m: float) -> Array:
     bell = np.sqrt(share) * np.float32(0.35) + share * np.float32(0.65)  # out over the hips first
     centre = middle + share[:, None] * (middle_low - middle)
     reach = radius + bell[:, None] * (radius_low * np.array([1.05, 1.15, 1], np.float32) - radius)
-    x = centre[:, 0] + np.cos(around) * reach[:, 0]
-    y = centre[:, 1] + np.sin(around) * reach[:, 1]
+    x = centre[:, 0] + cosine * reach[:, 0]
+    y = centre[:, 1] + sine * reach[:, 1]
     return np.stack([x, y, centre[:, 2]], axis=1).astype(np.float32)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from alumnus.miniworld.body import Body, load_body, product, skin
 from alumnus.miniworld.boxes import draw_clutter, draw_seat
 from alumnus.miniworld.outfits import draw_outfit, dress
+from alumnus.miniworld.pairs import Camera, intrinsics, pose
 from alumnus.miniworld.postures import draw_posture
 from alumnus.miniworld.room import Room, draw_room
-from alumnus.miniworld.studio import Camera, columns, make_mesh, shoot
-from alumnus.miniworld.vectors import Array, Point, look_at
+from alumnus.miniworld.studio import columns, make_mesh, shoot
+from alumnus.miniworld.vectors import Array, Point, cos_sin, look_at
 
 __all__ = [
     "PEOPLE_VERSION",
@@ -33,7 +34,7 @@ Rng = np.random.Generator
 PEOPLE_VERSION = 1  # part of the cache's name: raise it when any picture changes
 PERSON_MASK_NAMES: tuple[str, ...] = ("background", "person", "other")
 
-_STREAM = 2  # of random numbers; other domains have others
+_STREAM = 3  # of random numbers; other domains have others
 
 
 class Person(NamedTuple):
@@ -75,7 +76,7 @@ def render_person(seed: int, index: int, size_px: int = 64) -> Person:
 
     camera = _draw_camera(rng, points)
     boxes = draw_seat(rng, body, points, yaw) if posture.sitting else []
-    boxes += draw_clutter(rng, points, float(np.arctan2(camera.eye[1], camera.eye[0])))
+    boxes += draw_clutter(rng, points, (camera.turn.x[1], -camera.turn.x[0]))
     mesh = make_mesh(dressed, points, worn[: dressed.vertices, 2], boxes)
     room = _draw_room(rng, camera)
     image, mask, depth = shoot(mesh, outfit, room, camera, _draw_light(rng), size_px)
@@ -84,11 +85,11 @@ def render_person(seed: int, index: int, size_px: int = 64) -> Person:
     from_eye = pelvis - np.array(camera.eye, np.float32)
     translation = np.concatenate(camera.turn.to_local(columns(from_eye[None])))
     joints = body_points(shape, rotations, translation, only_joints=True)
-    K = _intrinsics(camera, size_px)
+    K = intrinsics(camera, size_px)
     pixels = project(joints, K)
-    visible = _visible(joints, pixels, depth, body.joint_flesh)
+    visible = _visible(joints, pixels, mask, depth, body.joint_flesh)
     return Person(
-        image, mask, depth, K, _pose(camera), joints, pixels, visible, shape, rotations, translation
+        image, mask, depth, K, pose(camera), joints, pixels, visible, shape, rotations, translation
     )
 
 
@@ -152,11 +153,7 @@ def _draw_camera(rng: Rng, points: Array) -> Camera:
     focal = float(rng.uniform(1.5, 2.3))
     closer = rng.uniform(1.1, 1.6) if rng.random() < 0.8 else 1.0  # cuts feet or hands off
     share = rng.uniform(0.93, 1.03) * closer  # of the half picture that the body reaches
-    back = (
-        float(np.cos(azimuth) * np.cos(elevation)),
-        float(np.sin(azimuth) * np.cos(elevation)),
-        float(np.sin(elevation)),
-    )
+    back = _direction(azimuth, elevation)
     turn = look_at(back, (0.0, 0.0, 0.0))
     x, y, z = turn.to_local(columns(points))
     # so near that every vertex is within the share of the picture, on either side of the middle
@@ -184,37 +181,29 @@ def _draw_room(rng: Rng, camera: Camera) -> Room:
 
 def _draw_light(rng: Rng) -> Point:
     """The unit vector towards a lamp far away."""
-    azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.25)
-    return (
-        float(np.cos(azimuth) * np.cos(height)),
-        float(np.sin(azimuth) * np.cos(height)),
-        float(np.sin(height)),
-    )
+    return _direction(rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.25))
 
 
-def _visible(joints: Array, pixels: Array, depth: Array, flesh: Array) -> NDArray[np.bool_]:
+def _direction(azimuth: float, elevation: float) -> Point:
+    """The unit vector of two angles in radians."""
+    (cosine, sine), (level, height) = cos_sin(azimuth), cos_sin(elevation)
+    return cosine * level, sine * level, height
+
+
+def _visible(
+    joints: Array, pixels: Array, mask: NDArray[np.uint8], depth: Array, flesh: Array
+) -> NDArray[np.bool_]:
     """Whether a joint is in the picture with nothing before it but the flesh around it."""
     size = len(depth)
     column, row = np.floor(pixels).astype(np.intp).T
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size) & (joints[:, 2] > 0)
-    shown = depth[np.clip(row, 0, size - 1), np.clip(column, 0, size - 1)]
+    column, row = np.clip(column, 0, size - 1), np.clip(row, 0, size - 1)
+    before = joints[:, 2] - depth[row, column]
     # bodies differ by a half; clothes and the slant within a pixel take up to 4 cm
-    covered = joints[:, 2] - shown > np.float32(1.5) * flesh + np.float32(0.04)
-    return np.asarray(inside & ~covered)
-
-
-def _intrinsics(camera: Camera, size_px: int) -> Array:  # [3, 3]
-    focal, middle = camera.focal * size_px / 2, size_px / 2
-    return np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]], np.float32)
-
-
-def _pose(camera: Camera) -> Array:  # [4, 4]
-    matrix = np.eye(4, dtype=np.float32)
-    matrix[:3, :3] = np.array(camera.turn, np.float32).T
-    matrix[:3, 3] = camera.eye
-    return matrix
+    flesh = np.where(mask[row, column] == 2, 0, np.float32(1.5) * flesh + np.float32(0.04))
+    return np.asarray(inside & (before <= flesh))
 
 
 def _about_z(angle: float) -> Array:
-    c, s = np.cos(angle), np.sin(angle)
+    c, s = cos_sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)

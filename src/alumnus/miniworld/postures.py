@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alumnus.miniworld.body import BONES, PARENTS
-from alumnus.miniworld.vectors import Array
+from alumnus.miniworld.vectors import Array, cos_sin
 
 __all__ = ["Posture", "draw_posture"]
 
@@ -211,7 +211,8 @@ def _bend_arm(
     upper_to = _apply(chest, _unit(wanted * mirror))
     bend_to = _across(_apply(chest, np.array(habit.towards) * mirror), upper_to)
     angle = rng.uniform(*habit.bend) * _DEGREE
-    lower_to = np.cos(angle) * upper_to + np.sin(angle) * bend_to
+    cosine, sine = cos_sin(angle)
+    lower_to = cosine * upper_to + sine * bend_to
     hinge, hinge_to = _cross(upper, lower), _cross(upper_to, bend_to)
     turns[arm] = _carry(upper, hinge, upper_to, hinge_to)
     turns[forearm] = _carry(lower, hinge, lower_to, hinge_to)
@@ -266,9 +267,7 @@ def _across(a: Floats, axis: Floats) -> Floats:
 
 def _euler(bow: float, lean: float, turn: float) -> Floats:
     """About x (forwards), then y (towards the right), then z (towards the left); degrees."""
-    (cx, sx), (cy, sy), (cz, sz) = (
-        (np.cos(d * _DEGREE), np.sin(d * _DEGREE)) for d in (bow, lean, turn)
-    )
+    (cx, sx), (cy, sy), (cz, sz) = (cos_sin(d * _DEGREE) for d in (bow, lean, turn))
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from alumnus.miniworld.body import FIELDS, Body
 from alumnus.miniworld.boxes import Box, box_corners
 from alumnus.miniworld.outfits import Outfit, normals, paint_outfit
+from alumnus.miniworld.pairs import Camera
 from alumnus.miniworld.raster import interpolate, rasterise
 from alumnus.miniworld.room import Room, meet_room, paint_room
-from alumnus.miniworld.vectors import Array, Point, Rotation, Vec, dot, look_at
+from alumnus.miniworld.vectors import Array, Point, Vec, dot, look_at
+from alumnus.miniworld.viewpoints import ray_directions
 
-__all__ = ["Camera", "Mesh", "columns", "make_mesh", "shoot"]
+__all__ = ["Mesh", "columns", "make_mesh", "shoot"]
 
 _SAMPLES = 2  # per pixel and axis
 _AMBIENT, _LAMP = 0.50, 0.58  # brightness
@@ -27,14 +29,6 @@ _LIFT_M = np.float32(0.02)  # shadows on the mesh are looked up this far from it
 _BIAS_M = np.float32(0.015)  # and fall from what is nearer to the lamp by this;
 _SHELL_BIAS_M = np.float32(0.002)  # the room casts none, so on it less will do
 _SIDES = np.array([0, 1, 2, 0, 2, 3])  # the two triangles of four corners
-
-
-class Camera(NamedTuple):
-    """A pinhole camera with square pixels and its axis through the middle of the picture."""
-
-    eye: Point  # metres
-    turn: Rotation  # world to camera: x right, y down, z forward
-    focal: float  # in half picture heights
 
 
 class Mesh(NamedTuple):
@@ -79,7 +73,8 @@ def shoot(
     pixel's samples show; depth: the mean over those samples.
     """
     size = size_px * _SAMPLES
-    direction = _rays(camera, size)
+    dx, dy, dz = (c.ravel() for c in ray_directions(camera, size))
+    direction = (dx, dy, dz)
     depth, axis = meet_room(room, camera.eye, direction)  # the rays have z = 1 in the camera
     shown = rasterise(*_project(mesh.points, camera, size), mesh.faces, width=size, height=size)
     shown = shown.where(1 / shown.inverse_depth < depth[shown.sample])
@@ -109,13 +104,6 @@ def columns(points: Array) -> Vec:  # [N, 3]
     """The coordinates apart."""
     x, y, z = points.T
     return x, y, z
-
-
-def _rays(camera: Camera, size: int) -> Vec:
-    """Directions of all samples, row by row, 1 long along the optical axis."""
-    steps = ((np.arange(size, dtype=np.float32) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)
-    u, v = (c.ravel() / np.float32(camera.focal) for c in np.meshgrid(steps, steps))
-    return camera.turn.to_world((u, v, np.ones_like(u)))
 
 
 def _project(points: Array, camera: Camera, size: int) -> tuple[Array, Array, Array]:
