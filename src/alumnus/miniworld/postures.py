@@ -42,6 +42,15 @@ class _Habit(NamedTuple):
     bend: tuple[float, float]  # degrees
 
 
+class _Stance(NamedTuple):
+    """Feet from the hips, in lengths of a leg: left, right."""
+
+    ahead: tuple[float, float]
+    out: tuple[float, float]
+    stretch: float  # of the longer leg; sitting, height of the hips in lengths of a shin
+    lifted: int | None = None  # number of a foot in the air
+
+
 _HABITS: dict[str, _Habit] = {
     "hanging": _Habit((0.36, 0.14), (0.24, 0.05, -1.0), 0.10, (-0.2, 1.0, 0.1), (5, 40)),
     "bent": _Habit((0.20, 0.12), (0.30, 0.05, -1.0), 0.15, (-0.3, 1.0, 0.3), (50, 120)),
@@ -77,16 +86,19 @@ def _draw_legs(rng: Rng, at: Floats, turns: NDArray[np.float64], sitting: bool) 
     thigh, shin = _length(knee - hip), _length(ankle - knee)
     leg = thigh + shin
     hips = np.stack([_apply(turns[0], at[_AT[f"thigh_{side}"]] - at[0]) for side, _ in _SIDES])
-    ahead, out, stretch, lifted = _draw_stance(rng, thigh / leg, sitting)
-    ends = hips.copy()
-    ends[:, 0] += leg * np.array([sign * o for (_, sign), o in zip(_SIDES, out, strict=True)])
-    ends[:, 1] -= leg * np.array(ahead)
+    stance = _draw_stance(rng, thigh / leg, sitting)
+    lifted, ends = stance.lifted, hips.copy()
+    ends[:, 0] += leg * np.array(
+        [sign * o for (_, sign), o in zip(_SIDES, stance.out, strict=True)]
+    )
+    ends[:, 1] -= leg * np.array(stance.ahead)
     if not sitting:
         support = ends[:, :2].mean(axis=0) if lifted is None else ends[1 - lifted, :2]
         ends[:, :2] += (_weight(at, turns) - support) * (1.0 if lifted is None else 0.7)
     apart = ends - hips
-    level = (stretch * leg) ** 2 - apart[:, 0] ** 2 - apart[:, 1] ** 2
-    drop = shin * stretch if sitting else np.sqrt(np.maximum(level, (0.35 * leg) ** 2)).min()
+    level = (stance.stretch * leg) ** 2 - apart[:, 0] ** 2 - apart[:, 1] ** 2
+    stands = np.sqrt(np.maximum(level, (0.35 * leg) ** 2)).min()
+    drop = shin * stance.stretch if sitting else stands
     ends[:, 2] = hips[:, 2].mean() - drop
     if lifted is not None:
         ends[lifted] += leg * np.array([0, rng.uniform(-0.5, 0.35), rng.uniform(0.1, 0.45)])
@@ -94,32 +106,26 @@ def _draw_legs(rng: Rng, at: Floats, turns: NDArray[np.float64], sitting: bool) 
         _bend_leg(rng, at, turns, side, sign, hips[number], ends[number], flat=number != lifted)
 
 
-def _draw_stance(
-    rng: Rng, thigh: float, sitting: bool
-) -> tuple[tuple[float, float], tuple[float, float], float, int | None]:
-    """Feet ahead and out of the hips, how far the legs are stretched, in lengths of a leg; a side.
-
-    Sitting, the stretch is the height of the hips in lengths of a shin. The side is that of a leg
-    in the air.
-    """
+def _draw_stance(rng: Rng, thigh: float, sitting: bool) -> _Stance:
+    """Where the feet go; `thigh` in lengths of a leg."""
     out = (rng.uniform(-0.03, 0.16), rng.uniform(-0.03, 0.16))
     if sitting:
         ahead = (thigh * rng.uniform(0.8, 1.15), thigh * rng.uniform(0.8, 1.15))
-        return ahead, out, rng.uniform(0.9, 1.1), None
+        return _Stance(ahead, out, rng.uniform(0.9, 1.1))
     kind = rng.random()
     step = rng.uniform(-0.28, 0.28) * rng.random()
     if kind < 0.68:  # upright
-        return (step, -step), out, rng.uniform(0.96, 0.998), None
+        return _Stance((step, -step), out, rng.uniform(0.96, 0.998))
     if kind < 0.78:  # a leg in the air
-        return (0.0, 0.0), out, rng.uniform(0.95, 0.998), int(rng.integers(2))
+        return _Stance((0.0, 0.0), out, rng.uniform(0.95, 0.998), int(rng.integers(2)))
     if kind < 0.90:  # a wide or long step, knees bent
         step = float(rng.choice([-1, 1])) * rng.uniform(0.2, 0.42)
-        return (step, -step), out, rng.uniform(0.82, 0.95), None
-    return (0.3 * step, -0.3 * step), out, rng.uniform(0.48, 0.75), None  # squatting
+        return _Stance((step, -step), out, rng.uniform(0.82, 0.95))
+    return _Stance((0.3 * step, -0.3 * step), out, rng.uniform(0.48, 0.75))  # squatting
 
 
 def _weight(at: Floats, turns: NDArray[np.float64]) -> Floats:
-    """Where the weight of trunk, head and arms presses on the floor, from the pelvis; [2]."""
+    """Where the weight presses on the floor, from the pelvis, before the arms move; [2]."""
     place = _places(at, turns)
     parts = {"pelvis": 0.3, "spine": 0.2, "chest": 0.25, "head": 0.13,
              "hand_left": 0.06, "hand_right": 0.06}  # fmt: skip
