@@ -132,11 +132,33 @@ def test_batches_are_made_without_reading_the_device(source: Source) -> None:
         next(batches)
 
 
+def test_crops_are_the_same_under_autocast(source: Source) -> None:
+    """Statistics are calibrated from batches made in a step's precision."""
+    there = DevicePixels([source], CPU, short_px=None)
+    images = [there.sources[0].read(i) for i in range(6)]
+    boxes = [(0, 0, s.height_px, s.width_px) for s in images]
+    whole = crop_resize(there.pixels, images, boxes, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(crop_resize(there.pixels, images, boxes, 16), whole)
+
+
+def test_more_pixels_than_expected_find_room(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = DevicePixels([source], CPU, short_px=None)
+    monkeypatch.setattr("alumnus.data.device_pixels.resident_bytes", lambda *_, **__: 300)
+    grown = DevicePixels([source], CPU, short_px=None)
+    [ours], [theirs] = grown.sources, whole.sources
+    assert ours.images[:6] == theirs.images[:6]  # the last one is broken
+    used = 40 * 30 + 300 * 20 + 17 * 61 + 1 + 90 * 90 + 64 * 8
+    assert torch.equal(grown.pixels[:used], whole.pixels[:used])
+
+
 def test_large_images_are_kept_smaller(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(encoded(Image.new("RGB", (640, 400), (3, 4, 5)), "PNG"))
     there = DevicePixels([open_source(tmp_path)], CPU, short_px=64)
     assert dataclasses.astuple(there.sources[0])[1] == [Stored(0, 64, 102)]
-    assert there.pixels.unique(dim=0).tolist() == [[3, 4, 5]]
+    assert there.pixels[: 64 * 102].unique(dim=0).tolist() == [[3, 4, 5]]
 
 
 @pytest.fixture

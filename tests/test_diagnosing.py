@@ -150,5 +150,5 @@ def test_what_cannot_be_diagnosed_is_said(place: Path) -> None:
     with pytest.raises(ValueError, match="no run with projectors"):
         api.diagnose("photos", "photos")
     write_run(place / "run", "ladder")
-    with pytest.raises(ValueError, match="8 images are too few"):
+    with pytest.raises(ValueError, match="8 images of 'photos' are too few"):
         api.diagnose("run", "photos")

@@ -33,6 +33,7 @@ from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
 from alumnus.runs import keeps_projectors, load_student
 from alumnus.teachers import fetch_weights, keep_weights
+from alumnus.text_files import check_picture
 from alumnus.training.distributed import ALONE, join_world
 from alumnus.training.loop import Interval
 from alumnus.visualizing import parse_place, read_images, write_sheet
@@ -134,8 +135,7 @@ def evaluate(
         raise ValueError(f"on what should {names[0]!r} be measured? add --task KIND=PATH")
     if tasks and not names:
         raise ValueError("no model is given to measure, only results of earlier evaluations")
-    if plot is not None and Path(plot).suffix != ".png":
-        raise ValueError(f"plots are written as .png, so {str(plot)!r} needs that ending")
+    check_picture(plot)
     parts = [Results.load(Path(file).expanduser()) for file in files]
     if names:
         measured = _measure(
@@ -246,7 +246,7 @@ def compare(
     """
     chosen = choose_device(device)
     source = open_source(data)
-    check_comparison(models, source)
+    check_comparison(models, source, images)
     rows = [measure.bare_model(name, chosen) for name in models]
     return compare_models(
         rows, source, images=images, seed=seed, batch_size=batch_size, device=chosen
@@ -368,8 +368,7 @@ def visualize(
     is a model's own where not given.
     """
     path = Path(out).expanduser()
-    if path.suffix != ".png":
-        raise ValueError(f"pictures are written as .png, so {path} needs that ending")
+    check_picture(path)
     if path.exists() and not overwrite:
         raise ValueError(f"{path} is there already: add --overwrite, or choose another file")
     place = None if at is None else parse_place(at)

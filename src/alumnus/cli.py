@@ -190,11 +190,13 @@ def compare(
 ) -> None:
     """Which teachers repeat each other, and what a pool adds: from unlabelled images."""
     from alumnus import api
+    from alumnus.text_files import check_picture
 
     data = [word.removeprefix("data=") for word in words if word.startswith("data=")]
     models = [word for word in words if not word.startswith("data=")]
     if len(data) != 1:
         raise ValueError("give the images as data=FOLDER, once")
+    check_picture(picture)
     found = api.compare(models, data[0], images=images, seed=seed, batch_size=batch_size)
     print(found)
     if out is not None:
@@ -218,7 +220,9 @@ def diagnose(
 ) -> None:
     """How a student stands to its teachers: CKA, rank, which blocks its ladders read."""
     from alumnus import api
+    from alumnus.text_files import check_picture
 
+    check_picture(picture)
     found = api.diagnose(
         run, data.removeprefix("data="), images=images, seed=seed, batch_size=batch_size
     )

@@ -4,7 +4,6 @@
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,20 +16,16 @@ from torch import Tensor
 from alumnus.data import Source, Subset
 from alumnus.evaluation.cka import linear_cka
 from alumnus.evaluation.comparison import Kernels, coverage_order, gram, neighbour_overlap
-from alumnus.evaluation.features import extract_all
-from alumnus.evaluation.sampled import image_tokens, patch_tokens
+from alumnus.evaluation.sampled import LEAST, PATCHES, sample_tokens
 from alumnus.evaluation.tasks import EvalModel
 from alumnus.report.audit import audit_picture
 from alumnus.report.table import Table, plain
 from alumnus.spelling import unknown
+from alumnus.text_files import write_text
 
 __all__ = ["Comparison", "Level", "check_comparison", "compare_models"]
 
-log = logging.getLogger(__name__)
-
-LEAST = 32  # images, below which ridge regression and neighbours say nothing
-MAX_GRID = (14, 14)
-PATCHES = 2  # of each image, at places drawn once for all models
+MOST = 4096  # images: memory and time grow with their square and cube
 NEIGHBOURS = 10
 
 
@@ -162,10 +157,7 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Write it; a file that is there already is replaced by a whole one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.to_json())
-        partial.replace(path)
+        write_text(path, self.to_json())
 
 
 def compare_models(
@@ -183,39 +175,29 @@ def compare_models(
     ValueError for fewer than two models, equal names, or too few images.
     """
     names = [model.name for model in models]
-    check_comparison(names, source)
+    check_comparison(names, source, images)
     chosen = np.random.default_rng(seed).permutation(len(source))[:images]
-    log.info("features of %d images for %s", len(chosen), ", ".join(names))
-    features = extract_all(
-        {model.name: model.fn for model in models},
-        Subset(source, np.sort(chosen)),
-        size_px={model.name: model.size_px or size_px for model in models},
-        batch_size=batch_size,
-        max_grid=MAX_GRID,
-        device=device,
+    part = Subset(source, np.sort(chosen))
+    tokens = sample_tokens(
+        models, part, size_px=size_px, seed=seed, batch_size=batch_size, device=device
     )
-    count = len(next(iter(features.values())))
-    if count < LEAST:
-        raise ValueError(f"only {count} images could be read; a comparison needs {LEAST}")
-    held = {
-        "image": image_tokens(features),
-        "patch": patch_tokens(features, per_image=PATCHES, seed=seed),
-    }
-    levels = [
-        _level(name, tokens, torch.arange(count).repeat_interleave(per_image), seed)
-        for (name, tokens), per_image in zip(held.items(), (1, PATCHES), strict=True)
-        if len(tokens) > 1 or name == "image"
-    ]
+    count = len(tokens.indices)
+    levels = [_level("image", tokens.image, torch.arange(count), seed)]
+    if len(tokens.patch) > 1:
+        groups = torch.arange(count).repeat_interleave(PATCHES)
+        levels.append(_level("patch", tokens.patch, groups, seed))
     return Comparison(names, count, source.name, levels)
 
 
-def check_comparison(models: Sequence[str], source: Source) -> None:
+def check_comparison(models: Sequence[str], source: Source, images: int) -> None:
     """ValueError, one sentence, for what cannot be compared; before any model is loaded."""
     if len(models) < 2:
         raise ValueError("a comparison needs at least two models")
     for name in models:
         if models.count(name) > 1:
             raise ValueError(f"two of the models are {name!r}: each can be there once")
+    if images > MOST:
+        raise ValueError(f"{images} images make matrices too large; take at most {MOST}")
     if len(source) < LEAST:
         raise ValueError(
             f"{source.name!r} has {len(source)} images; a comparison needs {LEAST}, better 500"

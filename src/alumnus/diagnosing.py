@@ -1,7 +1,6 @@
 """How a student stands to its teachers: `alumnus diagnose RUN data=FOLDER`."""
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from alumnus.evaluation.cka import linear_cka
 from alumnus.evaluation.features import extract_all
 from alumnus.evaluation.held_out import spread
 from alumnus.evaluation.rungs import RungShare, RungShares
-from alumnus.evaluation.sampled import image_tokens, patch_tokens
+from alumnus.evaluation.sampled import sample_tokens
 from alumnus.evaluation.signals import effective_rank
 from alumnus.evaluation.tasks import EvalModel
 from alumnus.images import luminance
@@ -23,15 +22,11 @@ from alumnus.report.diagnosis import diagnosis_picture
 from alumnus.report.heat_map import Matrix
 from alumnus.report.table import Table, plain
 from alumnus.runs import LoadedStudent
+from alumnus.text_files import write_text
 from alumnus.tokens import EncoderOutput, Tokens
 
 __all__ = ["Diagnosis", "diagnose_student"]
 
-log = logging.getLogger(__name__)
-
-LEAST = 32  # images, below which CKA says nothing
-PATCHES = 2  # of each image
-MAX_GRID = (14, 14)
 LEVELS = ("image", "patch")
 
 Rungs = dict[str, dict[int, RungShare]]  # "teacher cls", "teacher patch" -> block
@@ -107,10 +102,7 @@ class Diagnosis:
 
     def save(self, path: Path) -> None:
         """Write it; a file that is there already is replaced by a whole one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.to_json())
-        partial.replace(path)
+        write_text(path, self.to_json())
 
 
 def diagnose_student(
@@ -130,32 +122,23 @@ def diagnose_student(
     too few images.
     """
     [part] = spread([source], images)
-    log.info("features of %d images for %d models", len(part), len(models))
-    size_px = loaded.student.encoder.image_size
-    features = extract_all(
-        {model.name: model.fn for model in models},
+    tokens = sample_tokens(
+        models,
         part,
-        size_px={model.name: model.size_px or size_px for model in models},
+        size_px=loaded.student.encoder.image_size,
+        seed=seed,
         batch_size=batch_size,
-        max_grid=MAX_GRID,
         device=device,
     )
-    count = len(next(iter(features.values())))
-    if count < LEAST:
-        raise ValueError(f"{count} images are too few for a diagnosis; give {LEAST}, better 500")
-    tokens = {
-        "image": image_tokens(features),
-        "patch": patch_tokens(features, per_image=PATCHES, seed=seed),
-    }
-    readable = next(iter(features.values())).indices.tolist()
+    levels = {"image": tokens.image, "patch": tokens.patch}
     return Diagnosis(
         run=name,
         source=source.name,
-        images=count,
+        images=len(tokens.indices),
         kinds={model.name: model.kind for model in models},
-        cka={level: _cka(held) for level, held in tokens.items() if len(held) > 1},
-        effective_rank={n: effective_rank(x) for n, x in tokens["image"].items()},
-        rungs=_rungs(loaded, Subset(part, readable), batch_size, device),
+        cka={level: _cka(held) for level, held in levels.items() if len(held) > 1},
+        effective_rank={n: effective_rank(x) for n, x in tokens.image.items()},
+        rungs=_rungs(loaded, Subset(part, tokens.indices.tolist()), batch_size, device),
     )
 
 

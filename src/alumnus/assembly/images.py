@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_all_start_methods, get_start_method
 from types import MappingProxyType
 from typing import Literal
@@ -63,7 +64,15 @@ class Images(Sources):
     """The images of a run, in its order."""
 
     mixture: Mixture
-    on_device: DevicePixels | None = None  # those of `train`, where they are kept there
+    keep_on: torch.device | None = None  # where the images of `train` are kept, if at all
+    short_px: int | None = None  # and at which short side at most
+
+    @cached_property
+    def on_device(self) -> DevicePixels | None:
+        """The images of `train` there; decoded when the first batch asks for them."""
+        if self.keep_on is None:
+            return None
+        return DevicePixels(self.train, self.keep_on, short_px=self.short_px)
 
 
 def open_images(config: RunConfig, teacher_domains: list[str]) -> Images:
@@ -118,8 +127,8 @@ def lay_out(
         batch=config.optim.batch,
         views=config.cache.views if config.cache.enabled else None,
     )
-    there = DevicePixels(train, device, short_px=short_px) if place == "device" else None
-    return Images(train, sources.held_out, mixture, there)
+    keep_on = device if place == "device" else None
+    return Images(train, sources.held_out, mixture, keep_on, short_px)
 
 
 def _keep_on(

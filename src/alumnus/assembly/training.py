@@ -165,8 +165,9 @@ def calibrate(run: Distillation, batches: Iterator[Batch], steps: int) -> None:
     assert run.teachers is not None, "targets are set before"
     log.info("standardisation: statistics of %d batch%s", steps, "" if steps == 1 else "es")
     for _ in range(steps):
+        batch = next(batches)  # images are not made in bf16
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bf16):  # as in a step
-            targets = run.teachers.targets(next(batches))
+            targets = run.teachers.targets(batch)
         run.standardizers.calibrate(targets)
     run.standardizers.end_calibration(run.ranks.all_reduce_sum if run.ranks.size > 1 else None)
 

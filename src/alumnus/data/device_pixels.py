@@ -5,10 +5,8 @@ The host draws and works out the boxes; no image travels and nothing waits for t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from alumnus.data.decode import BrokenImageError
 from alumnus.data.mixture import Location
 from alumnus.data.pixels import Size
 from alumnus.data.reader import Views
-from alumnus.data.resident import decode_kept
+from alumnus.data.resident import Pixels, decode_kept, resident_bytes
 from alumnus.images import luminance
 
 __all__ = ["DevicePixels", "DeviceSource", "DeviceViews", "Stored", "crop_resize"]
@@ -61,29 +59,32 @@ class DeviceSource:
 
 
 class DevicePixels:
-    """The images of several sources, decoded at once, on one device."""
+    """The images of several sources, decoded once, on one device: pixels [P, 3] uint8."""
 
     def __init__(
         self, sources: Sequence[Source], device: torch.device, *, short_px: int | None
     ) -> None:
         """`short_px` as for `Resident`."""
-        decoded = [[decode_kept(s, i, short_px) for i in range(len(s))] for s in sources]
-        areas = [x.shape[0] * x.shape[1] for x in chain(*decoded) if isinstance(x, np.ndarray)]
-        self.pixels = torch.empty(sum(areas), 3, dtype=torch.uint8, device=device)
+        needed = sum(resident_bytes(source, short_px=short_px) for source in sources)
+        self.pixels = torch.empty(needed // 3, 3, dtype=torch.uint8, device=device)
         self.sources: tuple[DeviceSource, ...] = ()
-        start = 0
-        for source, images in zip(sources, decoded, strict=True):
-            stored: list[Stored | BrokenImageError] = []
-            for image in images:
-                if isinstance(image, BrokenImageError):
-                    stored.append(image)
-                    continue
-                height, width, _ = image.shape
-                end = start + height * width
-                self.pixels[start:end] = torch.from_numpy(image.reshape(-1, 3).copy())
-                stored.append(Stored(start, height, width))
-                start = end
-            self.sources += (DeviceSource(source, stored),)
+        self._used = 0
+        for source in sources:
+            read = (decode_kept(source, i, short_px) for i in range(len(source)))
+            self.sources += (DeviceSource(source, [self._store(image) for image in read]),)
+
+    def _store(self, image: Pixels | BrokenImageError) -> Stored | BrokenImageError:
+        """Upload one image; the host keeps none."""
+        if isinstance(image, BrokenImageError):
+            return image
+        height, width, _ = image.shape
+        start, self._used = self._used, self._used + height * width
+        if self._used > len(self.pixels):  # more than some of the images had let expect
+            more = self.pixels.new_empty(max(self._used, len(self.pixels) * 5 // 4), 3)
+            more[:start] = self.pixels[:start]
+            self.pixels = more
+        self.pixels[start : self._used] = torch.from_numpy(image.reshape(-1, 3).copy())
+        return Stored(start, height, width)
 
 
 class DeviceViews:
@@ -169,7 +170,8 @@ def _crop_resize(
     cut = pixels[places].permute(0, 3, 1, 2).float()  # [B, 3, tallest, widest]
     across = _bicubic(w, widest, width)[:, None]  # [B, 1, width, widest]
     down = _bicubic(h, tallest, height)[:, None]
-    return _to_level(down @ _to_level(cut @ across.mT)).to(torch.uint8)
+    with torch.autocast(device.type, enabled=False):  # bf16 has too few digits for 8 bits
+        return _to_level(down @ _to_level(cut @ across.mT)).to(torch.uint8)
 
 
 def _bicubic(inputs: Tensor, most: int, outputs: int) -> Tensor:

@@ -9,7 +9,7 @@ from PIL import Image
 from alumnus.data.batch import Sample, Source
 from alumnus.data.decode import BrokenImageError
 
-__all__ = ["Resident", "decode_kept", "resident_bytes"]
+__all__ = ["Pixels", "Resident", "decode_kept", "resident_bytes"]
 
 PROBED = 32  # images whose size stands for the set's
 

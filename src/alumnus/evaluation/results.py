@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from alumnus.text_files import write_text
+
 __all__ = ["JsonValue", "ModelKind", "ModelRecord", "Results", "TaskRecord", "TaskScore"]
 
 FORMAT = "alumnus-evaluation/1"
@@ -151,10 +153,7 @@ class Results:
 
     def save(self, path: Path) -> Path:
         """Write JSON; a reader sees the old file or the new one, never half of it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-        return partial.replace(path)
+        return write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Results":
