@@ -149,15 +149,20 @@ def gradnorm_loss(
     progress_T: Tensor,  # loss over its first value; no gradient
     *,
     alpha: float = 1.5,
+    heard_T: Tensor | None = None,  # bool; teachers that some image is for; None: all
 ) -> Tensor:  # []
     """GradNorm: how far the weighted gradients are from equal norms, slow teachers first.
 
         G_t = w_t g_t;   r_t = p_t / mean_s p_s;   sum_t | G_t - mean_s G_s * r_t^alpha |
 
-    The second term is a constant. Its gradient moves the weights alone.
+    The second term is a constant. Its gradient moves the weights alone. Sum and means are over
+    the teachers that are heard.
 
     Source: Chen et al. 2018 (arXiv 1711.02257), eq. 1 and 2; a rival that UNIC cites.
     """
     norm_T = weights_T * slope_T
-    wanted_T = norm_T.detach().mean() * (progress_T / progress_T.mean()) ** alpha
-    return (norm_T - wanted_T).abs().sum()
+    share_T = torch.ones_like(slope_T) if heard_T is None else heard_T.to(slope_T)
+    share_T = share_T / share_T.sum()
+    pace_T = progress_T / (share_T * progress_T).sum()
+    wanted_T = (share_T * norm_T.detach()).sum() * pace_T**alpha
+    return torch.where(share_T > 0, (norm_T - wanted_T).abs(), 0.0).sum()

@@ -16,7 +16,7 @@ from alumnus.losses import distill_losses
 from alumnus.randomness import draw_uniform
 from alumnus.standardize import Moments, Standardizers
 from alumnus.tokens import Tokens, TokenType
-from alumnus.weighing import Balance, Ranks
+from alumnus.weighing import Balance, Ranks, eligible_sums
 
 __all__ = ["DistillBatch", "Distillation", "Targets"]
 
@@ -117,7 +117,7 @@ class Distillation:
         self.student.train()
         before = [buffer.clone() for buffer in self.buffers]
         seen: list[dict[tuple[str, TokenType], Moments]] = []
-        losses, tables = [], []
+        losses, tables, eligible = [], [], []
         for number, batch in enumerate(micro_batches, start=1):
             with nullcontext() if number == len(micro_batches) else self.ranks.no_sync():
                 loss, loss_TB, moments = self.forward(batch, step, momentum)
@@ -125,15 +125,18 @@ class Distillation:
             seen.append(moments)
             losses.append(loss.detach())
             tables.append(loss_TB.detach())
+            source = batch.source.to(self.device, non_blocking=True)
+            eligible.append(self.balance.eligible(source))
         for parameter in self.balance.parameters():  # the student's are averaged in `backward`
             if parameter.grad is not None:
                 self.ranks.all_reduce_sum(parameter.grad.div_(self.ranks.size))
         grad_norm = self.clip(self.parameters)
 
-        loss_T = torch.cat(tables, dim=1).mean(dim=1)
-        means = torch.cat([torch.stack(losses).mean()[None], loss_T])
-        means = self.ranks.all_reduce_sum(means) / self.ranks.size
-        loss, loss_T = means[0], means[1:]
+        loss_TB = torch.cat(tables, dim=1)
+        sum_T, count_T = eligible_sums(loss_TB, torch.cat(eligible, dim=1))
+        parts = [torch.stack(losses).mean()[None], loss_TB.mean(dim=1), sum_T, count_T]
+        means = self.ranks.all_reduce_sum(torch.cat(parts)) / self.ranks.size
+        loss, (loss_T, sum_T, count_T) = means[0], means[1:].unflatten(0, (3, -1))
         first = ~torch.isfinite(loss + grad_norm) & (self.first_bad < 0)
         self.first_bad = torch.where(first, step, self.first_bad)
         self.bad_T = torch.where(first, ~torch.isfinite(loss_T), self.bad_T)
@@ -143,9 +146,9 @@ class Distillation:
         self.optimizer.zero_grad()
         for buffer, old in zip(self.buffers, before, strict=True):
             buffer.copy_(torch.where(ok, buffer, old))
+        self.balance.update(sum_T / count_T, ok & self.standardizers.ready & (count_T > 0))
         for moments in seen:
             self.standardizers.update(moments, momentum=momentum, ok=ok)
-        self.balance.update(loss_T, ok)
         self._average(ok)
         return {
             "loss": loss,

@@ -135,6 +135,14 @@ class Standardizers(nn.Module):
             found.setdefault(teacher, {})[token_type] = self.statistics(teacher, token_type)
         return found
 
+    @property
+    def ready(self) -> Tensor:  # [], bool
+        """Whether `apply` standardises every key: not so before the first update of `running`."""
+        if self.kind != "running":
+            return torch.ones_like(self.get_buffer("calibrated"))
+        pairs = [self.statistics(*key) for key in self.keys]
+        return torch.stack([((mean != 0) | (std != 1)).any() for mean, std in pairs]).all()
+
     def statistics(self, teacher: str, token_type: TokenType) -> tuple[Tensor, Tensor]:
         """Mean and deviation, each [D]: the buffers themselves."""
         name = f"{teacher}/{token_type}"

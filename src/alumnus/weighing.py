@@ -21,7 +21,7 @@ from alumnus.balance import (
     uncertainty_loss,
 )
 
-__all__ = ["Balance", "Ranks"]
+__all__ = ["Balance", "Ranks", "eligible_sums"]
 
 ADALOSS_DECAY = 0.99  # of the average loss, a step
 
@@ -34,6 +34,14 @@ class Ranks:
     all_reduce_sum: Callable[[Tensor], Tensor] = lambda tensor: tensor  # over all, in place
     # a context in which gradients of `network` are not exchanged yet
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def eligible_sums(
+    loss_TB: Tensor,
+    eligible_TB: Tensor,  # bool
+) -> tuple[Tensor, Tensor]:  # [T], [T] in the same dtype
+    """Sum of each teacher's losses over the images that it is eligible for, and their number."""
+    return torch.where(eligible_TB, loss_TB, 0.0).sum(dim=1), eligible_TB.sum(dim=1).to(loss_TB)
 
 
 class Balance(nn.Module):
@@ -62,7 +70,7 @@ class Balance(nn.Module):
         zeros = torch.zeros(len(weights_T))
         self.log_variance_T = nn.Parameter(zeros.clone()) if weighting == "uncertainty" else None
         self.logit_T = nn.Parameter(zeros.clone()) if weighting == "gradnorm" else None
-        # 0: no step so far
+        # 0: no loss so far
         self.register_buffer("average_T", zeros.clone(), persistent=weighting == "adaloss")
         self.register_buffer("first_T", zeros.clone(), persistent=weighting == "gradnorm")
 
@@ -74,7 +82,7 @@ class Balance(nn.Module):
         ranks: Ranks,
         shared: nn.Parameter | None,  # a weight that all losses depend on; for gradnorm
     ) -> Tensor:  # []; its mean over the ranks is the loss
-        eligible_TB = self.eligible_TS[:, source]
+        eligible_TB = self.eligible(source)
         coeff_TB = drop_teachers(loss_TB.detach(), eligible_TB, draw_TB, p=self.drop_probability)
         coeff_TB = coeff_TB * self.weights_T.unsqueeze(1)
         beside: Tensor | None = None  # trains the weights
@@ -84,7 +92,7 @@ class Balance(nn.Module):
             assert shared is not None, "gradnorm has one"
             factor_T = self.logit_T.softmax(dim=0) * len(self.logit_T)
             coeff_TB = coeff_TB * factor_T.detach().unsqueeze(1)
-            beside = self._gradnorm(loss_TB, factor_T, ranks, shared)
+            beside = self._gradnorm(loss_TB, eligible_TB, factor_T, ranks, shared)
         elif self.weighting == "adaloss":
             coeff_TB = coeff_TB * inverse_loss_weights(self.average_T).unsqueeze(1)
         coeff_sum = None
@@ -93,22 +101,38 @@ class Balance(nn.Module):
         loss = aggregate(loss_TB, coeff_TB, kind=self.aggregation, coeff_sum=coeff_sum)
         return loss if beside is None else loss + (beside - beside.detach())  # its gradient alone
 
+    def eligible(self, source: Tensor) -> Tensor:  # [B] -> [T, B], bool
+        """Which teachers' losses each image contributes to, before any is dropped."""
+        return self.eligible_TS[:, source]
+
     def _gradnorm(
-        self, loss_TB: Tensor, factor_T: Tensor, ranks: Ranks, shared: nn.Parameter
-    ) -> Tensor:  # []
+        self,
+        loss_TB: Tensor,
+        eligible_TB: Tensor,
+        factor_T: Tensor,
+        ranks: Ranks,
+        shared: nn.Parameter,
+    ) -> Tensor:  # []; 0 until every teacher has a first loss
         """One backward pass a teacher, through its projector to the shared weight."""
+        sum_T, count_T = eligible_sums(loss_TB, eligible_TB)
         gradients = [
-            torch.autograd.grad(loss_B.mean(), shared, retain_graph=True)[0].float()
-            for loss_B in loss_TB
+            torch.autograd.grad(loss, shared, retain_graph=True)[0].float() for loss in sum_T
         ]
-        slope_T = (ranks.all_reduce_sum(torch.stack(gradients)) / ranks.size).flatten(1).norm(dim=1)
-        loss_T = ranks.all_reduce_sum(loss_TB.detach().mean(dim=1)) / ranks.size
-        progress_T = torch.where(self.first_T > 0, loss_T / self.first_T, 1.0)
-        return gradnorm_loss(factor_T, slope_T, progress_T)
+        sums_2T = ranks.all_reduce_sum(torch.stack([sum_T.detach(), count_T]))
+        heard_T, count_T = sums_2T[1] > 0, sums_2T[1].clamp_min(1.0)
+        gradient_TD = ranks.all_reduce_sum(torch.stack(gradients)).flatten(1) / count_T.unsqueeze(1)
+        started = (self.first_T > 0).all()
+        progress_T = torch.where(started, sums_2T[0] / count_T / self.first_T, 1.0)
+        loss = gradnorm_loss(factor_T, gradient_TD.norm(dim=1), progress_T, heard_T=heard_T)
+        return torch.where(started, loss, 0.0)
 
     @torch.no_grad()
     def update(self, loss_T: Tensor, ok: Tensor) -> None:
-        """Take the losses of a step, over all ranks, into the averages, where `ok` holds."""
+        """Take the losses of a step, over all ranks, into the averages, where `ok` [T] holds.
+
+        They are over the images that a teacher is eligible for, and of standardised targets:
+        those of raw features, with which `running` begins, are in other units.
+        """
         mixed = ADALOSS_DECAY * self.average_T + (1.0 - ADALOSS_DECAY) * loss_T
         average_T = torch.where(self.average_T > 0, mixed, loss_T)
         self.average_T.copy_(torch.where(ok, average_T, self.average_T))
