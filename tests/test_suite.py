@@ -12,7 +12,7 @@ from alumnus.data import Sample, Source, open_source
 from alumnus.evaluation import protocols
 from alumnus.evaluation.features import extract_all, extract_features, to_tensor
 from alumnus.evaluation.joints import SIGMA
-from alumnus.evaluation.results import Results
+from alumnus.evaluation.results import ModelRecord, Results, TaskRecord, TaskScore
 from alumnus.evaluation.suite import CONSTANT, evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.tokens import Tokens
@@ -260,6 +260,44 @@ def test_results_survive_the_way_to_disk_and_back(
 def test_foreign_json_is_refused_as_results() -> None:
     with pytest.raises(ValueError, match="no evaluation results"):
         Results.from_json({"format": "other"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"models": None},
+        {"models": [{"name": "eyes"}]},
+        {"tasks": [{"name": "test k-NN"}]},
+        {"tasks": "all"},
+        {"scores": {}},
+        {"scores": {"test k-NN": {"eyes": {"value": None, "details": {}}}}},
+        {"scores": {"test k-NN": {"eyes": 100.0}}},
+        {"missing": ["eyes"]},
+    ],
+)
+def test_incomplete_results_are_refused_in_one_sentence(
+    change: dict[str, Any],
+) -> None:
+    task = TaskRecord(
+        name="test k-NN",
+        kind="knn",
+        metric="accuracy",
+        size_px=16,
+        seed=0,
+        train={},
+        test={},
+        protocol={},
+    )
+    whole = Results(
+        models=(ModelRecord(name="eyes", kind="teacher"),),
+        tasks=(task,),
+        scores={task.name: {"eyes": TaskScore(value=90.0, details={})}},
+        missing={},
+    )
+    assert Results.from_json(whole.to_json()) == whole
+    with pytest.raises(ValueError, match="damaged or incomplete") as refused:
+        Results.from_json(whole.to_json() | change)
+    assert "\n" not in str(refused.value)
 
 
 def test_classes_are_matched_by_name_where_a_test_folder_lacks_some(

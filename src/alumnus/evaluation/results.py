@@ -141,15 +141,24 @@ class Results:
                 f"these are no evaluation results: format is {record.get('format')!r}, "
                 f"expected {FORMAT!r}"
             )
-        return cls(
-            models=tuple(ModelRecord(**m) for m in record["models"]),
-            tasks=tuple(TaskRecord(**t) for t in record["tasks"]),
-            scores={
-                task: {model: TaskScore(**score) for model, score in by_model.items()}
-                for task, by_model in record["scores"].items()
-            },
-            missing=record["missing"],
-        )
+        try:
+            return cls(
+                models=tuple(ModelRecord(**m) for m in record["models"]),
+                tasks=tuple(TaskRecord(**t) for t in record["tasks"]),
+                scores={
+                    task["name"]: {
+                        model: TaskScore(**{**score, "value": float(score["value"])})
+                        for model, score in record["scores"][task["name"]].items()
+                    }
+                    for task in record["tasks"]
+                },
+                missing={task: dict(why) for task, why in record["missing"].items()},
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"these evaluation results are damaged or incomplete: {type(error).__name__} "
+                f"{error}"
+            ) from error
 
     def save(self, path: Path) -> Path:
         """Write JSON; a reader sees the old file or the new one, never half of it."""
