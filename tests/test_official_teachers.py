@@ -258,11 +258,13 @@ def test_positions_of_a_teacher_can_meet_other_grids_in_another_way(tmp_path: Pa
         load_teacher("python:tiny_teachers:patch_mean_factory", pos_interp="offset")
 
 
+@pytest.mark.parametrize("suffix", [".pth", ""])
 def test_a_file_of_ones_own_is_checked_and_kept_for_its_teacher(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path / "cache"))
-    file = small_dinov2(tmp_path)
+    given = small_dinov2(tmp_path)
+    file = given.rename(given.with_suffix(suffix))
     with pytest.raises(ValueError, match=r"the weights of dinov2-vitb14-reg in .* do not fit"):
         api.get("dinov2-vitb14-reg", file=file)
     kept = api.get("dinov2-vits14-reg", file=file)
@@ -271,6 +273,10 @@ def test_a_file_of_ones_own_is_checked_and_kept_for_its_teacher(
     assert load_teacher("dinov2-vits14-reg").dim == 384
     with pytest.raises(ValueError, match="there is no file of weights"):
         api.get("dinov2-vits14-reg", file=file)
+    file.with_suffix(".safetensors").write_bytes(b"no such header")
+    with pytest.raises(ValueError, match="is damaged or no safetensors file"):
+        api.get("dinov2-vits14-reg", file=file.with_suffix(".safetensors"))
+    assert api.get("dinov2-vits14-reg") == kept
 
 
 def test_a_teacher_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

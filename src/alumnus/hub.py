@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -164,10 +165,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or pickled file, on the CPU; no code of the file is run.
 
     A state dict nested under "state_dict", "model" or "teacher" is unwrapped and the prefixes of
-    wrappers ("module.", "_orig_mod.", "backbone.") are dropped.
+    wrappers ("module.", "_orig_mod.", "backbone.") are dropped. ValueError for any other file.
     """
     if path.suffix == ".safetensors":
-        return dict(load_file(path))
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise ValueError(
+                f"{str(path)!r} is damaged or no safetensors file ({error})"
+            ) from error
     loaded: Any = load_pickle(path)
     for key in ("state_dict", "model", "teacher"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

@@ -205,7 +205,9 @@ def _registered(name: str) -> TeacherInfo:
 
 
 def _kept(name: str) -> list[Path]:
-    return sorted(cache_dir("weights", "own").glob(f"{name}.*"))
+    """The file that `keep_weights` wrote, with whatever suffix it was given, or none."""
+    own = cache_dir("weights", "own")
+    return sorted(path for path in own.iterdir() if name in (path.name, path.stem))
 
 
 def _open(model: str, weights: str | None) -> Opened:
