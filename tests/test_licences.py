@@ -12,6 +12,7 @@ from alumnus import assembly, licences
 from alumnus.config import RunConfig
 from alumnus.licences import DATA, LICENCES, POLICIES, Licence, Terms, find_licence, refusals
 from alumnus.teachers import TEACHERS, load_teacher
+from golden_files import golden_path
 
 
 def said(*terms: Terms) -> str:
@@ -39,6 +40,30 @@ def test_licences_are_found_in_any_case_and_point_to_their_text(licence: Licence
     if licence.name in {row.name for row in LICENCES.values()}:
         assert find_licence(licence.name.upper()) is licence
     assert licence.url is None or licence.url.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("written", "commercial", "share_alike"),
+    [
+        ("agpl-3.0", "yes", "yes"),
+        ("gpl-3.0", "yes", "yes"),
+        ("GPL-2.0-or-later", "yes", "yes"),
+        ("lgpl-2.1", "yes", "yes"),
+        ("cc-by-3.0", "yes", "no"),
+        ("cc-by-sa-3.0", "yes", "yes"),
+        ("cc-by-nc-2.0", "no", "no"),
+        ("cc-by-nc-nd-4.0", "no", "unclear"),
+        ("cc-by-nc-sa-3.0", "no", "yes"),
+        ("cc-by-nc-sa-3.0-igo", "no", "yes"),
+        ("cc", "unclear", "unclear"),
+    ],
+)
+def test_licences_are_known_as_model_cards_write_them(
+    written: str, commercial: str, share_alike: str
+) -> None:
+    licence = find_licence(written)
+    assert (licence.commercial, licence.share_alike) == (commercial, share_alike)
+    assert (f"a states {written} (commercial" in said(Terms("a", written))) == (written != "cc")
 
 
 def test_unclear_is_an_answer() -> None:
@@ -150,6 +175,17 @@ def test_weights_that_a_student_starts_from_bring_their_terms_too(place: Path) -
     ]
     with pytest.raises(ValueError, match=r"init/red states CC-BY-NC-4\.0"):
         alumnus.distill("toy.yaml", *again, "out=third", "licence=permissive")
+
+
+@pytest.mark.golden
+def test_a_released_checkpoint_brings_what_its_authors_state(tmp_path: Path) -> None:
+    (tmp_path / "dune.pth").touch()
+    config = RunConfig.model_validate({"init": str(tmp_path / "dune.pth")})
+    assert assembly.inherited(config, {}) == [Terms("init/dune", "CC-BY-NC-SA-4.0")]
+    file = golden_path("dune_checkpoint.pth")
+    teacher = load_teacher(str(file), name="first")
+    assert teacher.licence == "CC-BY-NC-SA-4.0"
+    assert teacher.terms == (Terms("first/dune_checkpoint", "CC-BY-NC-SA-4.0"),)
 
 
 def test_published_weights_of_a_student_bring_their_licence() -> None:

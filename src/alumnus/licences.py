@@ -3,6 +3,7 @@
 It repeats what authors state, in four answers each; `unclear` is one. It is no legal advice.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -105,15 +106,30 @@ DATA: dict[str, Licence] = {
     ),
 }
 UNPUBLISHED = Licence("terms of its images not published")
+CREATIVE_COMMONS = re.compile(r"cc-by(?P<nc>-nc)?(?P<nd>-nd)?(?P<sa>-sa)?(-\d\.\d(-[a-z]+)?)?")
+COPYLEFT = re.compile(r"[al]?gpl(-\d\.\d(\+|-only|-or-later)?)?")
 
 
 def find_licence(name: str) -> Licence:
     """The licence of that name, in any case; one that is not known is unclear in everything.
 
+    Creative Commons and GNU licences are known in all their versions, and as model cards write
+    them. Of what may not be shared once it is adapted (-ND) share-alike is unclear.
+
     >>> find_licence("apache-2.0").commercial, find_licence("homemade").commercial
     ('yes', 'unclear')
+    >>> find_licence("cc-by-nc-sa-2.0").terms, find_licence("gpl-3.0").share_alike
+    ('commercial use no, share-alike yes, notice yes', 'yes')
     """
-    return LICENCES.get(name.strip().lower(), Licence(name))
+    key = name.strip().lower()
+    if key in LICENCES:
+        return LICENCES[key]
+    if parts := CREATIVE_COMMONS.fullmatch(key):
+        share_alike: Answer = "yes" if parts["sa"] else "unclear" if parts["nd"] else "no"
+        return Licence(name, "no" if parts["nc"] else "yes", share_alike, "yes")
+    if COPYLEFT.fullmatch(key):
+        return Licence(name, "yes", "yes", "yes")
+    return Licence(name)
 
 
 def refusals(policy: Policy, terms: Iterable[Terms]) -> Iterator[tuple[str, str]]:
@@ -145,8 +161,9 @@ def sentences(terms: Sequence[Terms]) -> Iterator[str]:
     for one in terms:
         alike_stated.setdefault((one.licence, one.data), []).append(one.of)
     for (licence_name, data), names in alike_stated.items():
-        known = licence_name.lower() in LICENCES
-        stated = f"{licence_name} ({find_licence(licence_name).terms})" if known else licence_name
+        licence = find_licence(licence_name)
+        known = licence != Licence(licence_name)
+        stated = f"{licence_name} ({licence.terms})" if known else licence_name
         trained = "".join(f"; trained on {_data(name)}" for name in data)
         yield f"{_and(names)} {_verb(names, 'state')} {stated}{trained}"
     found = {one.of: find_licence(one.licence) for one in terms}

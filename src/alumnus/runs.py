@@ -44,6 +44,7 @@ __all__ = [
 M = TypeVar("M", bound=nn.Module)
 Stem = Literal["encoder", "student"]
 RELEASED_SUFFIXES = (".pth", ".pt", ".bin")
+RELEASED_LICENCE = "CC-BY-NC-SA-4.0"  # of the code and checkpoints of UNIC and of DUNE
 METADATA = "alumnus"  # key of the description in a file's metadata
 
 
@@ -122,10 +123,13 @@ def load_encoder_spec(path: str | Path) -> EncoderSpec:
 
 
 def load_terms(path: str | Path) -> tuple[Terms, ...]:
-    """What those take over who learn from a saved encoder, as far as it was written down."""
+    """What those take over who learn from a saved encoder, as far as it was written down.
+
+    Of a released `.pth`, which says nothing itself, what the authors of UNIC and DUNE state.
+    """
     path = Path(path)
     if _is_released(path):
-        return ()
+        return (Terms(path.stem, RELEASED_LICENCE),)
     info = _describe(_weights(path, "encoder"), "encoder").get("info") or {}
     if inherits := info.get("inherits"):
         return tuple(Terms.from_dict(terms) for terms in inherits)
