@@ -45,12 +45,13 @@ class RungShares:
 
     def add(self, rungs: Mapping[int, Tensor]) -> None:
         """One batch: the output of each block's rung, [B, D] or [B, N, D]."""
-        rows = {block: rung.detach().flatten(0, -2).double() for block, rung in rungs.items()}
+        # on the CPU first: MPS has no float64
+        rows = {b: rung.detach().flatten(0, -2).cpu().double() for b, rung in rungs.items()}
         held = list(rows.values())
-        products = torch.stack([torch.stack([(a * b).sum() for b in held]) for a in held]).cpu()
+        products = torch.stack([torch.stack([(a * b).sum() for b in held]) for a in held])
         self._products = products if self._products is None else self._products + products
         for block, values in rows.items():
-            total = values.sum(dim=0).cpu()
+            total = values.sum(dim=0)
             self._sums[block] = self._sums[block] + total if block in self._sums else total
         self._n += len(held[0])
 
