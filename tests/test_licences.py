@@ -197,6 +197,23 @@ def test_published_weights_of_a_student_bring_their_licence() -> None:
     assert terms.of == f"student/{model}"
 
 
+def test_what_is_known_without_loading_is_refused_together_with_all_else(place: Path) -> None:
+    alumnus.distill("toy.yaml", *WORDS, *STATED)
+    closed = "vit_huge_patch14_clip_224.metaclip_2pt5b"
+    with pytest.raises(ValueError, match="there is no folder 'nothing'") as refused:
+        alumnus.distill(
+            "toy.yaml",
+            "data.train=nothing",
+            "out=second",
+            "licence=permissive",
+            "init=run",
+            teachers={"big": {"model": f"timm:{closed}"}, "first": {"model": "run"}},
+        )
+    for of in ("big", "first/red", "init/red"):
+        assert f"{of} states " in str(refused.value)
+    assert "first/blue" not in str(refused.value)
+
+
 def test_a_pool_that_breaks_the_policy_is_refused_before_anything_is_fetched(place: Path) -> None:
     words = ("data.train=photos", "out=run", "licence=permissive")
     with pytest.raises(ValueError, match=r"metaclip-vith14 states CC-BY-NC-4\.0, which does not"):

@@ -4,12 +4,13 @@ Each check yields sentences with the settings that they are about; `load_config(
 them together with everything else that is wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from alumnus.assembly import encoder_spec
+from alumnus.assembly import encoder_spec, started_from
 from alumnus.config import RunConfig, SourceSection, TeacherSection
 from alumnus.config_errors import Problem
 from alumnus.data import open_source
@@ -20,7 +21,7 @@ from alumnus.measure import parse_task
 from alumnus.projectors import ProjectorSpec
 from alumnus.runs import keeps_projectors
 from alumnus.student import StudentSpec, build_student
-from alumnus.teachers import TEACHERS, check_teacher
+from alumnus.teachers import TEACHERS, check_teacher, known_terms
 
 __all__ = ["before_a_run", "before_teachers_run"]
 
@@ -73,13 +74,20 @@ def _bad_teacher(name: str, section: TeacherSection) -> Iterator[Problem]:
 
 
 def _closed_licences(config: RunConfig) -> Iterator[Problem]:
-    """Teachers that break `licence`, where theirs is known without loading them."""
-    for name, section in config.teachers.items():
-        info = TEACHERS.get(section.model)
-        licence = section.licence or (info.traits.licence if info is not None else None)
-        if licence is not None:
-            for _, sentence in refusals(config.licence, [Terms(name, licence)]):
-                yield Problem(sentence, ("licence", f"teachers.{name}"))
+    """What breaks `licence`, of teachers and `init`, where theirs is known without loading them."""
+    found: list[tuple[str, Callable[[], Sequence[Terms]]]] = [
+        (f"teachers.{name}", partial(known_terms, name, section.model, section.licence))
+        for name, section in config.teachers.items()
+    ]
+    start = "student.pretrained" if config.init is None else "init"
+    found.append((start, partial(started_from, config)))
+    for key, read in found:
+        try:
+            terms = read()
+        except ValueError:  # not there or damaged: said elsewhere
+            continue
+        for _, sentence in refusals(config.licence, terms):
+            yield Problem(sentence, ("licence", key))
 
 
 def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from alumnus.assembly.teachers import (
     live,
     load_teachers,
     plan_cache,
+    started_from,
     teacher_of,
 )
 from alumnus.assembly.training import (
@@ -49,5 +50,6 @@ __all__ = [
     "plan_cache",
     "run_steps",
     "start_from",
+    "started_from",
     "teacher_of",
 ]

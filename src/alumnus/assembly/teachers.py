@@ -2,11 +2,10 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import timm
 import torch
 
 from alumnus.assembly.images import Images, augmentation
@@ -25,6 +24,7 @@ from alumnus.teachers import (
     Teacher,
     TeacherPool,
     UnavailableError,
+    known_terms,
     load_teacher,
 )
 from alumnus.tokens import Tokens
@@ -37,6 +37,7 @@ __all__ = [
     "live",
     "load_teachers",
     "plan_cache",
+    "started_from",
     "teacher_of",
 ]
 
@@ -79,14 +80,21 @@ def teacher_of(name: str, section: TeacherSection) -> Teacher:
 def inherited(config: RunConfig, teachers: Mapping[str, Teacher]) -> list[Terms]:
     """What a student takes over: from its teachers, and from weights that it starts from."""
     terms = [terms for teacher in teachers.values() for terms in teacher.terms]
+    return [*terms, *started_from(config, besides=terms)]
+
+
+def started_from(config: RunConfig, *, besides: Sequence[Terms] = ()) -> list[Terms]:
+    """What the weights bring that a student starts from, as far as it is not among `besides`.
+
+    Nothing is loaded; ValueError for an `init` that cannot be read.
+    """
+    terms: list[Terms] = []
     if config.init is not None:
         earlier = load_terms(Path(config.init).expanduser()) or (Terms("init", "unknown"),)
-        terms += [replace(t, of=f"init/{t.of}") for t in earlier if t not in terms]
+        terms += [replace(t, of=f"init/{t.of}") for t in earlier if t not in besides]
     if config.student.pretrained:
         name = config.student.model.removeprefix("timm:")
-        published = timm.get_pretrained_cfg(name)
-        licence = published.license if published is not None else None
-        terms.append(Terms(f"student/{name}", licence or "unknown"))
+        terms += known_terms(f"student/{name}", f"timm:{name}")
     return terms
 
 

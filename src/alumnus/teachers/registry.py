@@ -13,6 +13,8 @@ from torch import nn
 from alumnus import hub
 from alumnus.cachedir import cache_dir, whole_file
 from alumnus.encoders import PosInterp, ViT
+from alumnus.licences import Terms
+from alumnus.runs import load_terms
 from alumnus.spelling import unknown
 from alumnus.teachers.base import GridPolicy, Teacher, Traits
 from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
@@ -22,13 +24,14 @@ from alumnus.teachers.onnx_teacher import onnx_teacher
 from alumnus.teachers.python_teacher import find_factory, python_teacher
 from alumnus.teachers.reference import difference
 from alumnus.teachers.run_teacher import run_teacher
-from alumnus.teachers.timm_teacher import timm_teacher
+from alumnus.teachers.timm_teacher import timm_licence, timm_teacher
 from alumnus.tokens import TokenType
 
 __all__ = [
     "check_teacher",
     "fetch_weights",
     "keep_weights",
+    "known_terms",
     "list_teachers",
     "load_teacher",
     "teacher_name",
@@ -47,6 +50,7 @@ class Family:
     open: Callable[[str, Path | None], Opened]
     check: Callable[[str], object]  # ValueError for what does not exist; loads nothing
     takes_weights: bool = False
+    licence: Callable[[str], str | None] = lambda _: None  # where it is known before loading
 
 
 def _check_timm(name: str) -> None:
@@ -75,6 +79,7 @@ FAMILIES: dict[str, Family] = {
         lambda rest, weights: timm_teacher(rest, weights=weights),
         _check_timm,
         takes_weights=True,
+        licence=timm_licence,
     ),
     "hf": Family("hf:ORG/NAME", lambda rest, _: hf_teacher(rest), _check_hf),
     "python": Family(
@@ -159,6 +164,24 @@ def check_teacher(model: str, weights: str | None = None) -> None:
         raise unknown("teacher", model, [*TEACHERS, *FORMS])
     if weights is not None and not (family and family.takes_weights):
         raise ValueError(f"weights are for timm and registered teachers, not for {model!r}")
+
+
+def known_terms(name: str, model: str, licence: str | None = None) -> tuple[Terms, ...]:
+    """What is known of the terms of teacher `name` without loading it; nothing is fetched.
+
+    `licence` is what is stated of it. Empty where only the loaded teacher says; ValueError for a
+    run or encoder that cannot be read.
+    """
+    if licence is not None:
+        return (Terms(name, licence),)
+    if model in TEACHERS:
+        return (Terms(name, TEACHERS[model].traits.licence),)
+    family, rest = _family(model)
+    if family is not None:
+        known = family.licence(rest)
+        return () if known is None else (Terms(name, known),)
+    inherits = load_terms(Path(model).expanduser()) or (Terms("run", "unknown"),)
+    return tuple(replace(terms, of=f"{name}/{terms.of}") for terms in inherits)
 
 
 def fetch_weights(name: str) -> Path:

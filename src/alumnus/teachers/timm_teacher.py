@@ -14,7 +14,7 @@ from alumnus.teachers.base import Traits
 from alumnus.teachers.chunks import in_chunks
 from alumnus.tokens import Tokens
 
-__all__ = ["TimmNetwork", "efficientnet_lite", "timm_network", "timm_teacher"]
+__all__ = ["TimmNetwork", "efficientnet_lite", "timm_licence", "timm_network", "timm_teacher"]
 
 EXPENDABLE = {"head", "head_dist", "fc", "classifier", "mask_token", "masked_embed"}
 
@@ -90,12 +90,18 @@ def timm_teacher(name: str, *, weights: Path | None = None) -> tuple[nn.Module, 
         token_types=("cls", "patch"),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        licence=config.get("license") or "unknown",
+        licence=timm_licence(name),
         pos_interp="antialias" if dynamic else "none",  # timm's way: explicit size, antialiased
         input_size=int(config["input_size"][-1]),
         fixed_size=bool(config.get("fixed_input_size")) and not dynamic,
         reference=f"timm:{name}",
     )
+
+
+def timm_licence(name: str) -> str:
+    """What timm states for its own weights of a model."""
+    published = timm.get_pretrained_cfg(name)
+    return (published.license if published is not None else None) or "unknown"
 
 
 def timm_network(name: str, weights: Path) -> TimmNetwork:
