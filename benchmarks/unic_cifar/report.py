@@ -1,4 +1,4 @@
-"""The tables, the picture and the JSON of docs/results/unic-cifar.md from the lines of `run.py`.
+"""Tables, picture and JSON of docs/results/unic-cifar.md from the lines of `run.py`.
 
 python benchmarks/unic_cifar/report.py [--runs runs/unic-cifar/runs.jsonl] [--out docs/results]
 """
@@ -6,31 +6,40 @@ python benchmarks/unic_cifar/report.py [--runs runs/unic-cifar/runs.jsonl] [--ou
 import argparse
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
+STAGES = ("models", "choices", "headline", "ablations", "pools", "segmentation")
 TASKS = ("cifar10 k-NN", "cifar10 logistic", "clothing10 k-NN", "clothing10 logistic")
 MEAN = "explained_variance"
 Record = dict[str, Any]
 
 
 def main() -> None:
-    """Write and print."""
-    parser = argparse.ArgumentParser(description="tables of the runs")
+    """Write all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/unic-cifar/runs.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     given = parser.parse_args()
-    records = [json.loads(line) for line in given.runs.read_text().splitlines()]
-    kept = [portable(record) for record in records]
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "unic-cifar.json").write_text(json.dumps({"runs": kept}, indent=1) + "\n")
-    tables = "\n\n".join(["\n".join(part) for part in parts(kept)])
-    print(tables)
-    draw(kept, given.out / "unic-cifar.png")
+    records = [portable(json.loads(line)) for line in given.runs.read_text().splitlines()]
+    (given.out / "unic-cifar.json").write_text(json.dumps({"runs": records}, indent=1) + "\n")
+    page = given.out / "unic-cifar.md"
+    page.write_text(filled(page.read_text(), tables(records)))
+    draw(records, given.out / "unic-cifar.png")
+
+
+def filled(page: str, texts: Mapping[str, list[str]]) -> str:
+    """The page with each table between its marks: `<!-- NAME -->` and `<!-- end -->`."""
+    for name, lines in texts.items():
+        head, mark, rest = page.partition(f"<!-- {name} -->")
+        assert mark, f"the page has a place for {name}"
+        end = rest.index("<!-- end -->")
+        page = "\n".join([head + mark, "", *lines, "", rest[end:]])
+    return page
 
 
 def portable(record: Record) -> Record:
@@ -42,22 +51,29 @@ def portable(record: Record) -> Record:
     )
 
 
-def parts(records: Sequence[Record]) -> Iterator[list[str]]:
-    """The tables, one after the other."""
-    teachers = scores_of(records, "teachers")
-    seeds = [r for r in records if r["stage"] == "headline"]
-    if teachers and seeds:
-        yield headline(teachers, seeds)
-    stage = [r for r in records if r["stage"] == "ablations"]
-    if stage:
-        yield changes(stage)
-    stage = [r for r in records if r["stage"] == "pools"]
-    if stage:
-        yield pools(stage)
-    stage = [r for r in records if r["stage"] == "choices"]
-    if stage:
-        rows = [[r["run"].partition("/")[2], *r["scores"]["student"].values()] for r in stage]
-        yield table(["choice", "held-out k-NN"], rows)
+def tables(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The lines of each table that there are runs for."""
+    of = {stage: [r for r in records if r["stage"] == stage] for stage in STAGES}
+    found: dict[str, list[str]] = {}
+    if of["models"] and of["headline"]:
+        found["headline"] = headline(of["models"][0]["scores"], of["headline"])
+    if any(r["run"].startswith("base/") for r in of["ablations"]):
+        found["ablations"] = changes(of["ablations"])
+    if of["pools"]:
+        found["pools"] = pools(of["pools"])
+    if of["choices"]:
+        rows = [[r["run"].partition("/")[2], *students(r).values()] for r in of["choices"]]
+        found["choices"] = table(["choice", "held-out k-NN"], rows)
+    if of["segmentation"]:
+        rows = [[name, row["mIoU"]] for name, row in of["segmentation"][0]["scores"].items()]
+        found["segmentation"] = table(["model", "mean IoU"], rows)
+    return found
+
+
+def students(record: Record) -> dict[str, float]:
+    """Scores of the bare student of a run."""
+    scores: dict[str, float] = record["scores"]["student"]
+    return scores
 
 
 def headline(teachers: Mapping[str, Mapping[str, float]], seeds: Sequence[Record]) -> list[str]:
@@ -71,9 +87,10 @@ def headline(teachers: Mapping[str, Mapping[str, float]], seeds: Sequence[Record
         if name == "constant":
             continue
         label = "student, bare" if name == "student" else name.replace("student", "student,")
-        rows.append([label, *(spread([r["scores"][name][t] for r in seeds]) for t in columns)])
+        of = [r["scores"][name] for r in seeds if name in r["scores"]]
+        rows.append([label, *(spread([scores[t] for scores in of]) for t in columns)])
     best = {t: max(row[t] for n, row in teachers.items() if n != "constant") for t in columns}
-    ratios = {t: [r["scores"]["student"][t] / best[t] for r in seeds] for t in columns}
+    ratios = {t: [students(r)[t] / best[t] for r in seeds] for t in columns}
     rows.append(["student / best teacher", *(spread(ratios[t], digits=3) for t in columns)])
     return table(["model", *columns], rows)
 
@@ -81,28 +98,28 @@ def headline(teachers: Mapping[str, Mapping[str, float]], seeds: Sequence[Record
 def changes(stage: Sequence[Record]) -> list[str]:
     """One row a change; the unchanged student with its spread first."""
     base = [r for r in stage if r["run"].startswith("base/")]
-    columns = [t for t in base[0]["scores"]["student"] if t in TASKS]
+    columns = [t for t in students(base[0]) if t in TASKS]
     rows: list[list[object]] = [
         [
             f"as the recipe ({len(base)} seeds)",
-            *(spread([r["scores"]["student"][t] for r in base]) for t in columns),
+            *(spread([students(r)[t] for r in base]) for t in columns),
             spread([r["held_out"][MEAN] for r in base], digits=3),
         ]
     ]
     for record in stage:
         if record not in base:
-            values = [record["scores"]["student"][t] for t in columns]
+            values = [students(record)[t] for t in columns]
             rows.append([record["run"], *values, f"{record['held_out'][MEAN]:.3f}"])
     return table(["changed", *columns, "explained variance"], rows)
 
 
 def pools(stage: Sequence[Record]) -> list[str]:
     """One row a pool."""
-    columns = [t for t in stage[0]["scores"]["student"] if t in TASKS]
+    columns = [t for t in students(stage[0]) if t in TASKS]
     rows = [
         [
             " + ".join(record["teachers"]),
-            *(record["scores"]["student"][t] for t in columns),
+            *(students(record)[t] for t in columns),
             f"{record['held_out'][MEAN]:.3f}",
         ]
         for record in stage
@@ -144,7 +161,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
         "student",
         *(n for n in (seeds[0]["scores"] if seeds else ()) if "untrained" in n),
     ):
-        bars[name] = [[r["scores"][name][t] for r in seeds] for t in TASKS]
+        of = [r["scores"][name] for r in seeds if name in r["scores"]]
+        bars[name] = [[scores[t] for scores in of] for t in TASKS]
     for i, (name, columns) in enumerate(bars.items()):
         places = [x + 0.8 * i / len(bars) - 0.4 for x in range(len(TASKS))]
         relative = [[v / best[t] for v in vs] for t, vs in zip(TASKS, columns, strict=True)]
@@ -159,8 +177,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
     base = [r for r in stage if r["run"].startswith("base/")]
     changed = [r for r in stage if r not in base]
     for i, task in enumerate(TASKS[:2]):
-        middle = statistics.mean([r["scores"]["student"][task] for r in base]) if base else 0.0
-        values = [r["scores"]["student"][task] - middle for r in [*base, *changed]]
+        middle = statistics.mean([students(r)[task] for r in base]) if base else 0.0
+        values = [students(r)[task] - middle for r in [*base, *changed]]
         places = [y + 0.35 * i for y in range(len(values))]
         below.barh(places, values, 0.35, label=task, align="edge")
     names = [r["run"] for r in [*base, *changed]]
