@@ -101,7 +101,7 @@ def changes(stage: Sequence[Record]) -> list[str]:
     columns = [t for t in students(base[0]) if t in TASKS]
     rows: list[list[object]] = [
         [
-            f"as the recipe ({len(base)} seeds)",
+            f"as the recipe ({len(base)} seed{'s' if len(base) > 1 else ''})",
             *(spread([students(r)[t] for r in base]) for t in columns),
             spread([r["held_out"][MEAN] for r in base], digits=3),
         ]
@@ -172,7 +172,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
     above.axhline(1, color="black", linewidth=0.8)
     above.set_xticks(range(len(TASKS)), TASKS)
     above.set_ylabel("relative to the best teacher")
-    above.set_ylim(0, 1.25)
+    above.set_ylim(0, 1.5)
     above.legend(ncols=3, fontsize=8)
     base = [r for r in stage if r["run"].startswith("base/")]
     changed = [r for r in stage if r not in base]
