@@ -237,17 +237,12 @@ def models(bench: Bench) -> list[EvalModel]:
 
 
 def segmentation(bench: Bench, done: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Teachers, the students of the headline and an untrained one on another kind of pictures."""
+    """Teachers, the first student of the headline and an untrained one on other pictures."""
     train, test = (open_source(str(bench.packs / f"segmentation:{s}")) for s in ("train", "test"))
     task = TaskSpec(kind="segmentation", train=train, test=test, name="mIoU", size_px=DENSE_PX)
-    rows = models(bench)
-    for record in done:
-        if record["stage"] == "headline":
-            bare, *_, untrained = measure.student_models(
-                load_student(record["folder"]), f"student {record['seed']}", CPU
-            )
-            rows += [bare] if len(rows) > len(TEACHERS) else [untrained, bare]
-    return score(rows, [task])
+    (first,) = (record for record in done if record["run"] == headline()[0].name)
+    bare, *_, untrained = measure.student_models(load_student(first["folder"]), "student", CPU)
+    return score([*models(bench), bare, untrained], [task])
 
 
 def student_rows(run: Run, folder: str) -> list[EvalModel]:
