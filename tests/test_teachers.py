@@ -277,6 +277,17 @@ def test_any_tensor_of_a_litert_file_is_a_map(tmp_path: Path) -> None:
 
 
 @needs_litert
+def test_a_vector_of_a_litert_file_is_the_class_token(tmp_path: Path) -> None:
+    file = write_tiny_litert(tmp_path / "tiny.tflite")
+    teacher = load_teacher(f"litert:{file}#flat")
+    images = torch.randn(5, 3, 8, 8)
+    expected = renormalise(images, mean=(0.5,) * 3, std=(0.5,) * 3).relu()
+    assert (teacher.token_types, teacher.dim) == (("cls",), 192)
+    flat = expected.permute(0, 2, 3, 1).flatten(1)
+    torch.testing.assert_close(teacher(images).of("cls"), flat, atol=1e-6, rtol=0)
+
+
+@needs_litert
 def test_litert_teachers_are_the_same_in_other_processes_and_with_more_threads(
     tmp_path: Path,
 ) -> None:

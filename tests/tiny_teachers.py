@@ -58,13 +58,13 @@ def patch_mean_teacher(
 
 
 def write_tiny_litert(path: Path, *, side_px: int = 8) -> Path:
-    """A LiteRT file: image -> "inner/Relu" -> its negative."""
+    """A LiteRT file: image -> "inner/Relu" -> its negative, "out", and "flat", a vector."""
     flatbuffers = importlib.import_module("flatbuffers")  # optional, with ai-edge-litert
     schema = importlib.import_module("ai_edge_litert.schema_py_generated")
 
-    def tensor(name: str) -> Any:
+    def tensor(name: str, *shape: int) -> Any:
         made = schema.TensorT()
-        made.name, made.shape = name, [1, side_px, side_px, 3]
+        made.name, made.shape = name, [1, *(shape or (side_px, side_px, 3))]
         made.type, made.buffer = schema.TensorType.FLOAT32, 0
         return made
 
@@ -80,12 +80,18 @@ def write_tiny_litert(path: Path, *, side_px: int = 8) -> Path:
         return made
 
     graph = schema.SubGraphT()
-    graph.tensors = [tensor("image"), tensor("inner/Relu"), tensor("out")]
-    graph.inputs, graph.outputs = [0], [2]
-    graph.operators = [operator(0, 0, 1), operator(1, 1, 2)]
+    flat = 3 * side_px**2
+    graph.tensors = [tensor("image"), tensor("inner/Relu"), tensor("out"), tensor("flat", flat)]
+    graph.inputs, graph.outputs = [0], [2, 3]
+    reshape = operator(2, 1, 3)
+    reshape.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+    reshape.builtinOptions = schema.ReshapeOptionsT()
+    reshape.builtinOptions.newShape = [1, flat]
+    graph.operators = [operator(0, 0, 1), operator(1, 1, 2), reshape]
     model = schema.ModelT()
     model.version, model.subgraphs, model.buffers = 3, [graph], [schema.BufferT()]
-    model.operatorCodes = [code(schema.BuiltinOperator.RELU), code(schema.BuiltinOperator.NEG)]
+    builtin = schema.BuiltinOperator
+    model.operatorCodes = [code(b) for b in (builtin.RELU, builtin.NEG, builtin.RESHAPE)]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(bytes(builder.Output()))

@@ -1,12 +1,12 @@
 """Networks in the LiteRT (TensorFlow Lite) format as teachers; they run on the host.
 
-Any tensor inside the file can be the feature map: `litert:FILE#TENSOR`.
+Any tensor inside the file can be the features, a map, a sequence or a vector: `litert:FILE#TENSOR`.
 """
 
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -61,10 +61,10 @@ class LitertInterpreter:
             )
             self.inner.allocate_tensors()
         (image,) = self.inner.get_input_details()
-        maps = {d["name"]: d for d in self.inner.get_tensor_details() if len(d["shape"]) in (3, 4)}
-        if tensor not in maps:
-            raise unknown(f"tensor of {file.name}", tensor, maps)
-        self.image, self.tensor = int(image["index"]), int(maps[tensor]["index"])
+        found = {d["name"]: d for d in self.inner.get_tensor_details() if _is_of_image(d["shape"])}
+        if tensor not in found:
+            raise unknown(f"tensor of {file.name}", tensor, found)
+        self.image, self.tensor = int(image["index"]), int(found[tensor]["index"])
         _, height, width, channels = (int(n) for n in image["shape"])
         if width != height or channels != 3:
             raise ValueError(
@@ -78,6 +78,11 @@ class LitertInterpreter:
         self.inner.invoke()
         found: Floats = self.inner.get_tensor(self.tensor)[0]
         return found
+
+
+def _is_of_image(shape: Sequence[int]) -> bool:
+    """Whether it can be a map, a sequence or, where its first axis is the batch, a vector."""
+    return len(shape) in (3, 4) or (len(shape) == 2 and shape[0] == 1)
 
 
 @contextmanager
