@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from alumnus import api, measure
 from alumnus.data import Source, open_source
+from alumnus.evaluation import text_tower
 from alumnus.evaluation.features import extract_features
 from alumnus.evaluation.suite import CONSTANT, evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskSpec
@@ -122,6 +124,31 @@ def test_prompts_of_a_class_are_averaged_on_the_sphere(clip: Path, tmp_path: Pat
         each = torch.nn.functional.normalize(getattr(found, "pooler_output", found), dim=1)
         mean = torch.nn.functional.normalize(each.mean(dim=0), dim=0)
         torch.testing.assert_close(row, mean, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "seen"), [("siglip", "a photo"), ("clip", "A Photo")])
+def test_siglip_reads_lower_case(kind: str, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts: list[str] = []
+
+    def tokenizer(texts: list[str], **_: Any) -> dict[str, Tensor]:
+        prompts.extend(texts)
+        return {"input_ids": torch.ones(len(texts), 3)}
+
+    tower = SimpleNamespace(
+        config=SimpleNamespace(
+            model_type=kind, text_config=SimpleNamespace(max_position_embeddings=3)
+        ),
+        get_text_features=lambda input_ids: input_ids,
+    )
+    monkeypatch.setattr(text_tower, "_open", lambda _: (tower, tokenizer))
+    text_tower.encode_classes("any", ["Cat"], templates=["A Photo of {}"])
+    assert prompts[0].startswith(seen)
+
+
+def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
+    classes = written(tmp_path / "classes.txt", "cat", "dog", "cat\ta big cat")
+    with pytest.raises(ValueError, match="the class 'cat' is there twice in"):
+        text_tower.read_classes(classes)
 
 
 def mean_colour(images: Tensor) -> Tokens:

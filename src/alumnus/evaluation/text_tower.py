@@ -18,12 +18,15 @@ def read_classes(path: str | Path) -> dict[str, str]:
     """Words for each class, from lines `CLASS` or `CLASS<tab>WORDS`.
 
     CLASS is the name that the images' source has for it, such as a folder's; underscores of a
-    class without words become spaces.
+    class without words become spaces. ValueError for a class that is there twice.
     """
     classes: dict[str, str] = {}
     for line in _lines(path, "classes"):
         name, tab, words = line.partition("\t")
-        classes[name.strip()] = words.strip() if tab else name.strip().replace("_", " ")
+        name = name.strip()
+        if name in classes:
+            raise ValueError(f"the class {name!r} is there twice in {str(path)!r}")
+        classes[name] = words.strip() if tab else name.replace("_", " ")
     return classes
 
 
@@ -44,11 +47,14 @@ def encode_classes(
 ) -> tuple[Tensor, Tensor | None]:  # [C, T, P] of length 1; the output projection [D, P]
     """Text features of each class in each prompt, and what images go through to meet them.
 
+    Prompts of SigLIP models are in lower case, as the text was that they learned from.
     ValueError, one sentence, where transformers or the model cannot be had.
     """
     tower, tokenizer = _open(model)
     length = int(tower.config.text_config.max_position_embeddings)
     prompts = [template.replace(PLACE, word) for word in words for template in templates]
+    if str(tower.config.model_type).startswith("siglip"):
+        prompts = [prompt.lower() for prompt in prompts]
     features: list[Tensor] = []
     for start in range(0, len(prompts), batch_size):
         tokens = tokenizer(
