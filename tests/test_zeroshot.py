@@ -1,6 +1,7 @@
 """Images meet text where the teacher would let them: after its own output projection."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -223,6 +224,30 @@ def test_a_task_by_its_words_reads_the_text_and_needs_no_training_images(
     words = f"zeroshot={tmp_path / 'text.safetensors'},{tmp_path / 'pictures'}"
     [task] = measure.parse_tasks([words], size_px=16, trials=1)
     assert (task.name, task.classes) == ("pictures zero-shot", ("red", "blue", "green"))
+
+
+@pytest.mark.parametrize(
+    ("named", "refusal"),
+    [
+        (("n00000003", "n00000001", "n00000002"), None),  # red, blue, green
+        (("2", "0", "1"), None),
+        (("red", "blue", "green"), "numbers its classes without names"),
+        (("n00000003", "n00000001"), "has an image of class 2, but the text features are of 2"),
+    ],
+)
+def test_numbers_without_names_are_scored_where_the_text_says_which_is_which(
+    pictures: Source, tmp_path: Path, named: tuple[str, ...], refusal: str | None
+) -> None:
+    pictures.classes = None  # type: ignore[misc]  # labels 0 blue, 1 green, 2 red
+    text = colour_text(tmp_path / "text.safetensors")
+    text = replace(text, classes=named, text=text.text[: len(named)])
+    row = EvalModel(name="eyes", kind="teacher", fn=mean_colour, space="eyes")
+    task = TaskSpec(kind="zeroshot", train=pictures, test=pictures, text=text, size_px=16)
+    if refusal is None:
+        assert evaluate([row], [task]).value(task.name, "eyes") == 100.0
+    else:
+        with pytest.raises(ValueError, match=refusal):
+            evaluate([row], [task])
 
 
 def test_a_class_without_text_is_refused(pictures: Source, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The suite: the same images and protocols for students and teachers alike."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, Task
 __all__ = ["CONSTANT", "TaskSpec", "evaluate"]
 
 CONSTANT = "constant"  # the row of the trivial predictor
+SYNSET = re.compile(r"n\d{8}")  # of WordNet; sets of ImageNet's classes number them as sorted
 
 
 def evaluate(
@@ -145,6 +147,7 @@ def _extract(
     """Features of one source for all models, with classes numbered as in training."""
     say(f"features of {source.name}: {len(source)} images")
     task = group[0]
+    renumber = _class_numbers(source, task)
     features = extract_all(
         {m.name: m.fn for m in models},
         source,
@@ -164,9 +167,13 @@ def _extract(
     )
     if held is None:
         raise ValueError(f"task {task.name!r} needs {what}, which {source.name!r} does not have")
-    renumber = _class_numbers(source, task)
     if renumber is None:
         return features
+    if task.text is not None and held.max() >= len(renumber):
+        raise ValueError(
+            f"{source.name!r} has an image of class {int(held.max())}, but the text features are "
+            f"of {len(renumber)} classes"
+        )
     return {
         name: replace(f, labels=None if f.labels is None else renumber[f.labels])
         for name, f in features.items()
@@ -176,6 +183,8 @@ def _extract(
 def _class_numbers(source: Source, task: TaskSpec) -> Tensor | None:
     """For each class of `source` its number in the task; None where they are numbered alike."""
     ours, theirs = source.classes, task.classes
+    if ours is None and task.text is not None:
+        ours = _numbered_classes(source, task.text.classes)
     if ours is None or theirs is None or ours == theirs:
         return None
     number = {name: i for i, name in enumerate(theirs)}
@@ -187,6 +196,19 @@ def _class_numbers(source: Source, task: TaskSpec) -> Tensor | None:
             f"the {where}"
         )
     return torch.tensor([number[name] for name in ours])
+
+
+def _numbered_classes(source: Source, named: tuple[str, ...]) -> tuple[str, ...]:
+    """Which class of a text each label of a source without names is; ValueError if nobody says."""
+    if all(SYNSET.fullmatch(name) for name in named):
+        return tuple(sorted(named))
+    numbers = tuple(str(i) for i in range(len(named)))
+    if set(named) == set(numbers):
+        return numbers
+    raise ValueError(
+        f"{source.name!r} numbers its classes without names, so its text features have to be of "
+        f"synsets such as 'n01440764' or of numbers from 0, not of {named[0]!r}"
+    )
 
 
 def _among(task: TaskSpec) -> Tensor | None:
