@@ -11,16 +11,15 @@ from torch import Tensor
 
 from alumnus import measure
 from alumnus.data import Sample
+from alumnus.evaluation.head_training import _kept_features
 from alumnus.evaluation.mask_crops import random_crop
-from alumnus.evaluation.masks import census, cut, read_pair, scaled
+from alumnus.evaluation.masks import LabelledSource, census, cut, read_pair, scaled
 from alumnus.evaluation.miou import IGNORE
 from alumnus.evaluation.segmentation import (
     LRS,
     DenseModel,
-    MaskedSource,
     SegmentationProtocol,
 )
-from alumnus.evaluation.segmentation_training import _kept_features
 from alumnus.evaluation.suite import CONSTANT, evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskSpec
 from alumnus.tokens import Tokens
@@ -144,7 +143,7 @@ def test_a_mask_value_beyond_the_names_is_refused(task: TaskSpec) -> None:
 def test_features_beyond_the_memory_are_refused_before_they_are_all_computed(
     task: TaskSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alumnus.evaluation.segmentation_training.CACHE_GIB", 1e-5)
+    monkeypatch.setattr("alumnus.evaluation.head_training.CACHE_GIB", 1e-5)
     with pytest.raises(ValueError, match="the features of 12 images of 'train' would take"):
         evaluate([EYES], [task])
 
@@ -247,7 +246,7 @@ def test_the_learning_rate_is_chosen_on_training_images_that_the_head_has_not_se
 
 def test_windows_of_one_image_are_held_out_together(task: TaskSpec) -> None:
     dense = DenseModel(name="eyes", fn=lambda x: colours(4)(x).as_map(), window=24, dim=3)
-    train = MaskedSource(task.train, census(task.train))
+    train = LabelledSource(task.train, census(task.train).indices)
     kept = _kept_features(dense, train, QUICK, 8, 0, "cpu")
     fitting, held_out = kept.split(0)
     assert len(fitting) + len(held_out) == len(kept.masks) > 12  # several windows an image

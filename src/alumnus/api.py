@@ -17,6 +17,7 @@ from alumnus.config_errors import Problem
 from alumnus.data import open_source
 from alumnus.diagnosing import Diagnosis, diagnose_student
 from alumnus.evaluation import text_tower
+from alumnus.evaluation.depth import DepthProtocol
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate as evaluate_models
@@ -112,6 +113,7 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     segmentation: Mapping[str, Any] | None = None,
+    depth: Mapping[str, Any] | None = None,
     heads_out: str | Path | None = None,
     workers: int = 0,
     plot: str | Path | None = None,
@@ -120,11 +122,12 @@ def evaluate(
 
     A run brings its bare encoder, its projection into each teacher's space, the same encoder
     untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`,
-    `zeroshot=TEXT,TEST`, `segmentation=PATH`. `size`, px, is that of segmentation (512 where not
-    given), and of other tasks where a model has none (224). Images are resized to
-    `resize_ratio * size` along the short side, of which `size` is cut out. `segmentation` changes
-    how its heads are trained and used: fields of `SegmentationProtocol`. The heads are
-    written to the folder `heads_out`, in DINOv2's layout.
+    `zeroshot=TEXT,TEST`, `segmentation=PATH`, `depth=PATH`. `size`, px, is that of segmentation
+    (512 where not given) and depth (480), and of other tasks where a model has none (224). Images
+    are resized to `resize_ratio * size` along the short side, of which `size` is cut out.
+    `segmentation` changes how its heads are trained and used: fields of `SegmentationProtocol`;
+    `depth` likewise: fields of `DepthProtocol`. The heads of segmentation are written to the
+    folder `heads_out`, in DINOv2's layout.
 
     Models that end in .json are results of earlier evaluations, which are merged with what is
     measured now. `plot`, a .png, shows all models over the best teacher of each task.
@@ -149,6 +152,7 @@ def evaluate(
             trials=trials,
             seed=seed,
             segmentation=segmentation or {},
+            depth=depth or {},
             heads_out=None if heads_out is None else Path(heads_out).expanduser(),
         )
         parts.append(measured)
@@ -170,6 +174,7 @@ def _measure(
     trials: int,
     seed: int,
     segmentation: Mapping[str, Any],
+    depth: Mapping[str, Any],
     heads_out: Path | None,
 ) -> Results:
     opened = measure.parse_tasks(
@@ -179,6 +184,7 @@ def _measure(
         trials=trials,
         seed=seed,
         segmentation=SegmentationProtocol(**segmentation),
+        depth=DepthProtocol(**depth),
     )
     chosen = choose_device(device)
     rows = measure.models_of(names, chosen)

@@ -26,7 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-SEGMENTATION = "Options of segmentation"  # a panel of the help
+SEGMENTATION = "Options of segmentation"  # panels of the help
+DEPTH = "Options of depth"
+HEADS = "Options of segmentation and depth"
 stderr = Console(stderr=True, highlight=False)
 
 Overrides = Annotated[
@@ -78,15 +80,15 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=..., zeroshot=TEXT,TEST, "
-            "joints=PATH or segmentation=PATH; may be repeated"
+            "joints=PATH, segmentation=PATH or depth=PATH; may be repeated"
         ),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Side of the images, px: of segmentation (512 if not given), of other tasks where "
-            "a model has none (224)",
+            help="Side of the images, px: of segmentation (512 if not given) and depth (480), of "
+            "other tasks where a model has none (224)",
         ),
     ] = None,
     resize_ratio: Annotated[
@@ -117,14 +119,12 @@ def evaluate(
         typer.Option(
             min=1,
             help="Steps of a head (40000 with --augment, else 1000)",
-            rich_help_panel=SEGMENTATION,
+            rich_help_panel=HEADS,
         ),
     ] = None,
     layers: Annotated[
         int,
-        typer.Option(
-            min=1, help="Last layers of a ViT that a head sees", rich_help_panel=SEGMENTATION
-        ),
+        typer.Option(min=1, help="Last layers of a ViT that a head sees", rich_help_panel=HEADS),
     ] = 1,
     head: Annotated[
         str | None,
@@ -138,6 +138,22 @@ def evaluate(
         Path | None,
         typer.Option(help="Write the trained heads to this folder", rich_help_panel=SEGMENTATION),
     ] = None,
+    max_depth: Annotated[
+        float | None,
+        typer.Option(
+            help="Metres: the last bin, beyond which pixels do not count (if not given, bins end "
+            "at the largest depth of the training images)",
+            rich_help_panel=DEPTH,
+        ),
+    ] = None,
+    median_scaling: Annotated[
+        bool,
+        typer.Option(
+            "--median-scaling",
+            help="Multiply each prediction by the ratio of the true median to its own",
+            rich_help_panel=DEPTH,
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write results as JSON here")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw all over the best teacher of each task: .png")
@@ -162,6 +178,12 @@ def evaluate(
             "steps": head_steps,
             "layers": layers,
             "head": head,
+        },
+        depth={
+            "steps": head_steps,
+            "layers": layers,
+            "most_m": max_depth,
+            "median_scaling": median_scaling,
         },
         heads_out=heads_out,
         workers=workers,

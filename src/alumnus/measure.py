@@ -13,6 +13,7 @@ from alumnus import assembly
 from alumnus.config import TeacherSection, load_config
 from alumnus.data import BrokenImageError, Sample, Source, open_source, shows_some_classes
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder, last_layers
+from alumnus.evaluation.depth import DepthProtocol
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.evaluation.text_features import TextFeatures, load_text_features
@@ -45,7 +46,10 @@ IN_TRAINING_ONLY = {  # what two sections of the same teacher may differ in
 }
 
 TASK_KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
-SIZE_PX: dict[TaskKind, int] = {"segmentation": 512}  # of the published protocol; others 224
+SIZE_PX: dict[TaskKind, int] = {  # of the published protocols; others 224
+    "segmentation": 512,
+    "depth": 480,
+}
 
 
 def parse_tasks(
@@ -56,12 +60,13 @@ def parse_tasks(
     seed: int = 0,
     resize_ratio: float = 1.0,
     segmentation: SegmentationProtocol | None = None,
+    depth: DepthProtocol | None = None,
 ) -> list[TaskSpec]:
     """`knn=PATH` (its splits train and test) or `knn=TRAIN,TEST` as tasks; opens each source once.
 
     `logistic=TRAIN,TEST,TEST` is one task for each test, and fits once for all of them;
     `zeroshot=TEXT,TEST` compares with the text features of a file. Without `size_px` it is 512 for
-    segmentation and 224 for others.
+    segmentation, 480 for depth and 224 for others.
 
     ValueError, one sentence, for a task that cannot be read or whose images are not there.
     """
@@ -81,6 +86,8 @@ def parse_tasks(
 
     if segmentation is not None and segmentation.head is not None:
         load_linear_head(segmentation.head)  # refused now, not after an hour
+    parsed = [parse_task(text) for text in texts]
+    _check_options({kind for kind, _, _ in parsed}, segmentation)
     tasks = [
         TaskSpec(
             kind=kind,
@@ -93,8 +100,9 @@ def parse_tasks(
             seed=seed,
             among="test" if shows_some_classes(test) else "train",
             segmentation=segmentation or SegmentationProtocol(),
+            depth=depth or DepthProtocol(),
         )
-        for kind, train, tests in map(parse_task, texts)
+        for kind, train, tests in parsed
         for test in tests
     ]
     names = [task.name for task in tasks]
@@ -124,6 +132,22 @@ def parse_task(text: str) -> tuple[TaskKind, str, tuple[str, ...]]:
     return TASK_KINDS[kind], parts[0], tuple(parts[1:])
 
 
+def _check_options(kinds: set[TaskKind], segmentation: SegmentationProtocol | None) -> None:
+    """ValueError for options of segmentation that are meant for depth."""
+    used = segmentation or SegmentationProtocol()
+    given = {
+        "--augment": used.augment,
+        "--inference ms": used.inference == "ms",
+        "--head": used.head is not None,
+    }
+    foreign = [option for option, is_given in given.items() if is_given]
+    if "depth" in kinds and "segmentation" not in kinds and foreign:
+        raise ValueError(
+            f"{foreign[0]} is an option of segmentation: depth trains its heads on kept features "
+            "and measures at one size"
+        )
+
+
 def _check_labels(task: TaskSpec) -> None:
     """ValueError where the images do not have what the task predicts.
 
@@ -134,6 +158,7 @@ def _check_labels(task: TaskSpec) -> None:
         what, held = {
             "joints": ("joints", labels.get("json", {}).get("joints")),
             "segmentation": ("masks", labels.get("mask")),
+            "depth": ("depth", labels.get("depth")),
         }.get(task.kind, ("classes", labels.get("cls")))
         if held is None:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Folders of images with a mask beside each: ADE20K, Cityscapes, or one plain layout."""
+"""Folders of images with a mask or a depth beside each: ADE20K, Cityscapes, or a plain layout."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,10 @@ CITYSCAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class MaskLayout:
-    """Where images and masks lie, and what the values of a mask stand for."""
+    """Where images and masks lie, and what the values of a mask stand for.
+
+    Depths are laid out as masks are: `held` says which of the two.
+    """
 
     images: str  # folder with a subfolder for each split
     masks: str
@@ -41,6 +44,7 @@ class MaskLayout:
     mask_end: str = ".png"
     table: NDArray[np.uint8] | None = None  # [256] class of a mask's value; None: the value
     classes: tuple[str, ...] | None = None
+    held: Literal["mask", "depth"] = "mask"
 
     def mask_of(self, image: str) -> str:
         """Relative path of the mask of the image at this relative path."""
@@ -58,6 +62,8 @@ def mask_layout(folder: Path) -> MaskLayout | None:
       labels are public
     - any other: `images/SPLIT/NAME.jpg`, `masks/SPLIT/NAME.png`; a mask's values are classes from
       0 and 255 is ignored; `classes.txt`, where there is one, names a class a line
+    - with depth: `images/SPLIT/NAME.jpg`, `depth/SPLIT/NAME.png` of 16 bits in millimetres, or
+      `depth/SPLIT/NAME.npy`, floats in metres; 0 is no depth
     """
     if (folder / "leftImg8bit").is_dir() and (folder / "gtFine").is_dir():
         return MaskLayout(
@@ -79,21 +85,26 @@ def mask_layout(folder: Path) -> MaskLayout | None:
             table=_table({value: value - 1 for value in range(1, 151)}),
             classes=_ade20k_names(folder / "objectInfo150.txt"),
         )
-    if not (folder / "masks").is_dir():
+    held: Literal["mask", "depth"] = "mask" if (folder / "masks").is_dir() else "depth"
+    masks = "masks" if held == "mask" else "depth"
+    if not (folder / masks).is_dir():
         return None
-    tests = [s for s in ("test", "val", "validation") if (folder / "masks" / s).is_dir()]
+    tests = [s for s in ("test", "val", "validation") if (folder / masks / s).is_dir()]
+    arrays = held == "depth" and any((folder / masks).rglob("*.npy"))
     return MaskLayout(
         images="images",
-        masks="masks",
+        masks=masks,
         splits={"test": tests[0]} if tests else {},
-        classes=_names(folder / "classes.txt"),
+        mask_end=".npy" if arrays else ".png",
+        classes=_names(folder / "classes.txt") if held == "mask" else None,
+        held=held,
     )
 
 
 class MaskFolderSource:
     """The images of one split with the field "mask" [H, W] uint8, 255 where no class counts.
 
-    ValueError where an image has no mask.
+    Or with the field "depth" [H, W], as the file has it. ValueError where an image has none.
     """
 
     def __init__(
@@ -124,8 +135,8 @@ class MaskFolderSource:
         lacking = [path for path in paths if path not in there]
         if lacking:
             raise ValueError(
-                f"{len(lacking)} of {len(paths)} images of {name!r} have no mask; the first that "
-                f"is not there: {str(self._masks / lacking[0])!r}"
+                f"{len(lacking)} of {len(paths)} images of {name!r} have no {layout.held}; the "
+                f"first that is not there: {str(self._masks / lacking[0])!r}"
             )
         self._paths = Names(paths)
 
@@ -137,15 +148,18 @@ class MaskFolderSource:
         return self._images.identity(index)
 
     def read(self, index: int) -> Sample:
-        """Decode one image and its mask."""
-        return Sample(self._images.read(index).image, {"mask": self._mask(index)})
+        """Decode one image and its mask or depth."""
+        return Sample(self._images.read(index).image, {self._layout.held: self._mask(index)})
 
     def _mask(self, index: int) -> NDArray[Any]:  # [H, W]
         path = self._masks / self._paths[index]
         try:
-            mask = np.asarray(Image.open(io.BytesIO(path.read_bytes())))
+            data = io.BytesIO(path.read_bytes())
+            mask = np.asarray(
+                np.load(data, allow_pickle=False) if path.suffix == ".npy" else Image.open(data)
+            )
         except DECODER_ERRORS as error:
-            why = f"its mask {path.name!r} is damaged ({error})"
+            why = f"its {self._layout.held} {path.name!r} is damaged ({error})"
             raise BrokenImageError(self.name, self.identity(index), why) from error
         if self._layout.table is None or mask.dtype != np.uint8:
             return mask

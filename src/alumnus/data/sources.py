@@ -36,7 +36,8 @@ def open_source(
     """Open a folder of images, a list of files, a pack, or a built-in world.
 
     - a folder: all images below it (`FolderSource`); with a split, its subfolder of that name
-    - a folder of images with masks: ADE20K, Cityscapes or `images` and `masks` (`mask_layout`)
+    - a folder of images with masks: ADE20K, Cityscapes or `images` and `masks` (`mask_layout`);
+      or with depths, `images` and `depth`
     - a folder with index.json: tar shards (`PackSource`); its only split, or "train", by default
     - a file .txt, .csv, .tsv or .parquet: the images it lists (`FileListSource`)
     - tar shards, by path or URL, with braces and stars: `s3://bucket/train-{000..099}.tar`

@@ -4,7 +4,7 @@ Axes: n images, H W pixels, S side of a window.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
     "Census",
+    "LabelledSource",
     "Pair",
     "census",
     "count_classes",
@@ -37,10 +38,10 @@ VALUES = 256  # that a mask can have
 
 
 class Pair(NamedTuple):
-    """An image and the class of each of its pixels."""
+    """An image and a value for each of its pixels."""
 
     image: Image.Image  # RGB
-    mask: Tensor  # [H, W] uint8
+    mask: Tensor  # [H, W]: classes, uint8, or any other values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,15 @@ def read_pair(source: Source, index: int) -> Pair:
     if mask.size and not 0 <= mask.min() <= mask.max() < VALUES:
         raise ValueError(f"the mask {where} holds {mask.max()}, but classes are 0 to {IGNORE - 1}")
     return Pair(image, torch.from_numpy(mask.astype(np.uint8)))
+
+
+class LabelledSource(NamedTuple):
+    """Images with a value for each pixel: those that can be used, and how they are read."""
+
+    source: Source
+    indices: Tensor  # [n] int64, places in the source
+    read: Callable[[Source, int], Pair] = read_pair
+    blank: float = IGNORE  # the value of pixels that have none
 
 
 class _Count(NamedTuple):
@@ -166,9 +176,10 @@ def cut(
     *,
     window: int,
     stride: int,
+    blank: float = IGNORE,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # [3, S, S], [S, S]
-    """The windows of an image as `slide` sees them, with their masks."""
-    image, mask = padded(image, window, value=0.0), padded(mask, window, value=float(IGNORE))
+    """The windows of an image as `slide` sees them, with their masks, `blank` outside of it."""
+    image, mask = padded(image, window, value=0.0), padded(mask, window, value=float(blank))
     for top, left in window_boxes(*image.shape[-2:], window=window, stride=stride):
         rows, columns = slice(top, top + window), slice(left, left + window)
         yield image[:, rows, columns], mask[rows, columns]

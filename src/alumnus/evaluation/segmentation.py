@@ -3,18 +3,17 @@
 Axes: B windows, D width, K classes, H W pixels, h w grid, S side of the window.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alumnus.data import Source
-from alumnus.evaluation.masks import Census, read_pair, scaled_image
-from alumnus.evaluation.miou import MaskScore, confusion, mask_score
+from alumnus.evaluation.masks import Census, LabelledSource, scaled_image
+from alumnus.evaluation.miou import IGNORE, MaskScore, confusion, mask_score
 from alumnus.evaluation.windows import slide
 from alumnus.heads import LinearHead
 from alumnus.spelling import unknown
@@ -22,7 +21,8 @@ from alumnus.spelling import unknown
 __all__ = [
     "LRS",
     "DenseModel",
-    "MaskedSource",
+    "MaskObjective",
+    "Scenes",
     "SegmentationProtocol",
     "constant_masks",
     "score_head",
@@ -93,11 +93,37 @@ class SegmentationProtocol:
         return (1.0,) if self.inference == "ss" else MULTI_SCALE
 
 
-class MaskedSource(NamedTuple):
-    """Images with masks, and what was found in them."""
+@dataclass(frozen=True, kw_only=True)
+class MaskObjective:
+    """A head learns the class of each pixel."""
 
-    source: Source
-    found: Census
+    classes: int
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the head."""
+        return self.classes
+
+    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:  # [B, K, h, w], [B, H, W] -> []
+        """Cross-entropy of logits brought to the mask's size (bilinear), over classed pixels."""
+        fine = _at_size(logits, masks.shape[-2:])
+        total = F.cross_entropy(fine, masks.long(), ignore_index=IGNORE, reduction="sum")
+        return total / (masks != IGNORE).sum().clamp(min=1)
+
+    def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """Mean IoU of logits and masks as in `loss`, percent."""
+        pixels = sum(
+            confusion(
+                _at_size(logits, masks.shape[-2:]).argmax(dim=1), masks, classes=self.classes
+            ).cpu()
+            for logits, masks in batches
+        )
+        assert isinstance(pixels, Tensor), "there is at least one batch"
+        return mask_score(pixels).miou
+
+
+def _at_size(logits: Tensor, size: torch.Size) -> Tensor:  # [B, K, H, W]
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,17 +141,17 @@ class DenseModel:
         return max(1, round(self.window * STRIDE))
 
 
-class _Scenes(Dataset[tuple[list[Tensor], Tensor]]):
+class Scenes(Dataset[tuple[list[Tensor], Tensor]]):
     """Test images at the short sides `short_px`, and their masks as they are stored."""
 
-    def __init__(self, held: MaskedSource, short_px: Sequence[int]) -> None:
-        self.source, self.indices, self.short_px = held.source, held.found.indices, short_px
+    def __init__(self, held: LabelledSource, short_px: Sequence[int]) -> None:
+        self.held, self.short_px = held, short_px
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.held.indices)
 
     def __getitem__(self, item: int) -> tuple[list[Tensor], Tensor]:
-        image, mask = read_pair(self.source, int(self.indices[item]))
+        image, mask = self.held.read(self.held.source, int(self.held.indices[item]))
         return [scaled_image(image, px) for px in self.short_px], mask
 
 
@@ -133,7 +159,7 @@ class _Scenes(Dataset[tuple[list[Tensor], Tensor]]):
 def score_head(
     model: DenseModel,
     head: LinearHead,
-    test: MaskedSource,
+    test: LabelledSource,
     *,
     protocol: SegmentationProtocol,
     batch_size: int,
@@ -150,12 +176,11 @@ def score_head(
             stride=model.stride,
             batch_size=batch_size,
         )
-        whole = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)
-        return whole[0].softmax(dim=0)
+        return _at_size(logits[None], size)[0].softmax(dim=0)
 
     pixels = torch.zeros(head.classes, head.classes, dtype=torch.int64, device=device)
     sizes = [max(1, round(scale * model.window)) for scale in protocol.scales]
-    scenes = DataLoader(_Scenes(test, sizes), batch_size=None, num_workers=num_workers)
+    scenes = DataLoader(Scenes(test, sizes), batch_size=None, num_workers=num_workers)
     for images, mask in scenes:
         views = [image.to(device) for image in images]
         total = torch.zeros(head.classes, *mask.shape, device=device)

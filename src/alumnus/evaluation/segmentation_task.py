@@ -7,28 +7,28 @@ import torch
 from torch import Tensor
 
 from alumnus.evaluation.features import FeatureFn
-from alumnus.evaluation.masks import census, count_classes
+from alumnus.evaluation.head_training import train_head
+from alumnus.evaluation.masks import LabelledSource, census, count_classes
 from alumnus.evaluation.miou import IGNORE, MaskScore
 from alumnus.evaluation.results import JsonValue, TaskScore
 from alumnus.evaluation.segmentation import (
     STRIDE,
     DenseModel,
-    MaskedSource,
+    MaskObjective,
     constant_masks,
     score_head,
 )
-from alumnus.evaluation.segmentation_training import train_head
 from alumnus.evaluation.tasks import EvalModel, LacksFeatureError, TaskSpec
 from alumnus.heads import LinearHead, load_linear_head
 from alumnus.tokens import Tokens
 
-__all__ = ["OnHead", "Segmented", "dense_model", "segment", "segmentation_protocol"]
+__all__ = ["Dense", "OnHead", "dense_model", "segment", "segmentation_protocol"]
 
 OnHead = Callable[[TaskSpec, str, LinearHead], None]  # the name is the model's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segmented:
+class Dense:
     """What came out, and which images were used."""
 
     scores: Mapping[str, TaskScore]  # by model
@@ -47,7 +47,7 @@ def segment(
     device: str | torch.device,
     say: Callable[[str], None],
     on_head: OnHead | None = None,
-) -> Segmented:
+) -> Dense:
     """Train and score a head for each model in turn, on the same images and in the same order.
 
     Or score the given head, for all models whose features are as wide as it takes them.
@@ -55,11 +55,10 @@ def segment(
     """
     given = _given_head(task, device)
     say(f"masks of {task.name}: {len(task.train)} and {len(task.test)} images")
-    train, test = (
-        MaskedSource(source, census(source, num_workers=num_workers))
-        for source in (task.train, task.test)
-    )
-    classes = count_classes(train.found, test.found, task.train.classes)
+    learned, held = (census(source, num_workers=num_workers) for source in (task.train, task.test))
+    train = LabelledSource(task.train, learned.indices)
+    test = LabelledSource(task.test, held.indices)
+    classes = count_classes(learned, held, task.train.classes)
     if given is not None:
         classes = _agreed(given, classes, task)
     scores: dict[str, TaskScore] = {}
@@ -67,7 +66,9 @@ def segment(
     for model in models:
         say(f"{task.name}: {model.name}")
         try:
-            dense = dense_model(model, task, device, head=given)
+            dense = dense_model(
+                model, task.size_px, device, layers=task.segmentation.layers, head=given
+            )
         except LacksFeatureError as error:
             missing[model.name] = str(error)
             continue
@@ -76,14 +77,14 @@ def segment(
             trained = train_head(
                 dense,
                 train,
-                classes=classes,
+                objective=MaskObjective(classes=classes),
                 protocol=task.segmentation,
                 batch_size=batch_size,
                 num_workers=num_workers,
                 device=device,
                 seed=task.seed,
             )
-            details |= {"lr": trained.lr, "val_miou": trained.val_miou}
+            details |= {"lr": trained.lr, "val_miou": trained.val_score}
             if on_head is not None:
                 on_head(task, model.name, trained.head)
         head = trained.head if given is None else given
@@ -100,13 +101,13 @@ def segment(
     if given is not None and not scores:
         name, why = next(iter(missing.items()))
         raise ValueError(f"the head in {task.segmentation.head!r} fits no model: {name}: {why}")
-    constant = constant_masks(train.found, test.found, classes=classes)
-    return Segmented(
+    constant = constant_masks(learned, held, classes=classes)
+    return Dense(
         scores=scores,
         missing=missing,
         constant=TaskScore(value=constant.miou, details=_details(constant, task)),
-        train=train.found.indices,
-        test=test.found.indices,
+        train=train.indices,
+        test=test.indices,
     )
 
 
@@ -148,25 +149,27 @@ def segmentation_protocol(task: TaskSpec) -> dict[str, JsonValue]:
 
 def dense_model(
     model: EvalModel,
-    task: TaskSpec,
+    size_px: int,
     device: str | torch.device,
     *,
+    layers: int = 1,
     head: LinearHead | None = None,
+    with_cls: bool = False,
 ) -> DenseModel:
     """The model at the size of the task, as near as its patch and its nature let it come.
 
-    With a given head, of as many last layers as make up its width. LacksFeatureError where the
-    model has no patches, no such layers or another width.
+    With a given head, of as many last layers as make up its width. `with_cls` puts [CLS], where
+    the model has one, behind each patch token. LacksFeatureError where the model has no patches,
+    no such layers or another width.
     """
     if model.fixed_size and model.size_px is not None:
         window = model.size_px
     else:
-        window = max(1, round(task.size_px / model.patch_px)) * model.patch_px
+        window = max(1, round(size_px / model.patch_px)) * model.patch_px
     blank = torch.zeros(1, 3, window, window, device=device)
     fn = model.dense_fn or model.fn
     with torch.no_grad():
         width = _width(fn(blank))
-    layers = task.segmentation.layers
     if head is not None:
         layers, rest = divmod(head.dim, width)
         if rest or not layers or (layers > 1 and model.layers_fn is None):
@@ -175,15 +178,20 @@ def dense_model(
         fn = _joined_layers(model, layers)
         try:
             with torch.no_grad():
-                width = _width(fn(blank))
+                fn(blank)
         except ValueError as error:
             raise LacksFeatureError(str(error)) from error
 
     def features(images: Tensor) -> Tensor:
         with torch.no_grad():
-            return fn(images).as_map()
+            tokens = fn(images)
+            patches = tokens.as_map()
+            if not with_cls or tokens.cls is None:
+                return patches
+            cls = tokens.cls[:, :, None, None].expand(-1, -1, *patches.shape[2:])
+            return torch.cat([patches, cls], dim=1)
 
-    return DenseModel(name=model.name, fn=features, window=window, dim=width)
+    return DenseModel(name=model.name, fn=features, window=window, dim=features(blank).shape[1])
 
 
 def _width(tokens: Tokens) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alumnus.data import Source
+from alumnus.evaluation.depth_task import depth_protocol, measure_depth
 from alumnus.evaluation.features import Features, extract_all
 from alumnus.evaluation.joints import JOINT_GRID
 from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol, zeroshot
@@ -68,7 +69,20 @@ def evaluate(
             missing[task.name] = dict(found.missing)
             how = segmentation_protocol(task)
             records[task.name] = _record(task, found.train, found.test, how)
-    for group in _groups([task for task in tasks if task.kind != "segmentation"]):
+        if task.kind == "depth":
+            found = measure_depth(
+                models,
+                task,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                device=device,
+                say=say,
+            )
+            scores[task.name] = {**found.scores, CONSTANT: found.constant}
+            missing[task.name] = dict(found.missing)
+            how = depth_protocol(task)
+            records[task.name] = _record(task, found.train, found.test, how)
+    for group in _groups([task for task in tasks if task.kind not in ("segmentation", "depth")]):
         first = group[0]
         train = None
         if first.text is None:

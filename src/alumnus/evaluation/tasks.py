@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from alumnus.data import Source
+from alumnus.evaluation.depth import DepthProtocol
 from alumnus.evaluation.features import FeatureFn, Geometry, Wanted
 from alumnus.evaluation.joints import LSP_TORSO, Pairs
 from alumnus.evaluation.results import ModelKind
@@ -17,7 +18,7 @@ from alumnus.tokens import Tokens
 
 __all__ = ["METRICS", "EvalModel", "LacksFeatureError", "TaskKind", "TaskSpec"]
 
-TaskKind = Literal["knn", "logistic", "logistic-sgd", "zeroshot", "joints", "segmentation"]
+TaskKind = Literal["knn", "logistic", "logistic-sgd", "zeroshot", "joints", "segmentation", "depth"]
 METRICS: dict[TaskKind, str] = {
     "knn": "top-1 of weighted k-NN, %",
     "logistic": "top-1 of logistic regression, %",
@@ -25,6 +26,7 @@ METRICS: dict[TaskKind, str] = {
     "zeroshot": "top-1 of the most similar text, %",
     "joints": "PCK@0.2 of the torso, %",
     "segmentation": "mean IoU of a linear head, %",
+    "depth": "pixels within a factor of 1.25 (delta1), by a linear head, %",
 }
 SHORT: dict[TaskKind, str] = {
     "knn": "k-NN",
@@ -33,6 +35,7 @@ SHORT: dict[TaskKind, str] = {
     "zeroshot": "zero-shot",
     "joints": "PCK",
     "segmentation": "mIoU",
+    "depth": "delta1",
 }
 
 
@@ -45,7 +48,7 @@ class EvalModel:
     fn: FeatureFn  # [B, 3, S, S] ImageNet-normalised -> tokens, in evaluation mode
     size_px: int | None = None  # of its input, where it is not the task's
     space: str | None = None  # the teacher in whose feature space its [CLS] lies
-    # Segmentation asks every model for the size of the task:
+    # Segmentation and depth ask every model for the size of the task:
     dense_fn: FeatureFn | None = None  # in place of an `fn` that would go back to `size_px`
     layers_fn: Callable[[Tensor, int], Tokens] | None = None  # patches of the last n blocks
     patch_px: int = 1  # sizes are rounded to multiples of it
@@ -60,9 +63,9 @@ class TaskSpec:
     else the mean over its patches. Predictions are `among` the classes of the training images, or
     only those that the test images may show: ImageNet-R and -A have 200 of the 1000. Zero-shot
     compares [CLS] with the features of `text` and learns from nothing: its `train` is its test
-    source. `torso` names the joints that PCK measures with; `segmentation` says how linear heads
-    are trained and used, at `size_px` for all models. The default name is that of the test
-    source and the protocol.
+    source. `torso` names the joints that PCK measures with; `segmentation` and `depth` say how
+    linear heads are trained and used, at `size_px` for all models. The default name is that of the
+    test source and the protocol.
     """
 
     kind: TaskKind
@@ -78,6 +81,7 @@ class TaskSpec:
     torso: Pairs = field(default=LSP_TORSO)
     text: TextFeatures | None = None  # of zero-shot's classes
     segmentation: SegmentationProtocol = field(default_factory=SegmentationProtocol)
+    depth: DepthProtocol = field(default_factory=DepthProtocol)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TaskKind):
@@ -102,7 +106,7 @@ class TaskSpec:
     @property
     def wants(self) -> Wanted:
         """The tokens that it looks at."""
-        if self.kind in ("joints", "segmentation"):
+        if self.kind in ("joints", "segmentation", "depth"):
             return "patches"
         if self.kind == "zeroshot":
             return "cls"

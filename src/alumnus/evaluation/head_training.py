@@ -1,12 +1,12 @@
-"""A linear head learns segmentation from frozen features, kept or computed anew for each crop.
+"""A linear head learns from frozen features, kept or computed anew for each crop.
 
 Axes: B windows, D width, K classes, H W pixels, h w grid, S side of the window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alumnus.evaluation.mask_crops import random_crop
-from alumnus.evaluation.masks import cut, read_pair, scaled
-from alumnus.evaluation.miou import IGNORE, confusion, mask_score
-from alumnus.evaluation.segmentation import DenseModel, MaskedSource, SegmentationProtocol
+from alumnus.evaluation.masks import LabelledSource, cut, scaled
+from alumnus.evaluation.segmentation import DenseModel
 from alumnus.heads import LinearHead
 from alumnus.randomness import derive_seed
 from alumnus.training.schedules import poly_schedule
 
-__all__ = ["TrainedHead", "fit_head", "train_head"]
+__all__ = ["HeadTraining", "Objective", "TrainedHead", "fit_head", "train_head"]
 
 WARMUP = 1500 / 40_000  # of the steps
 CACHE_GIB = 4.0  # of features, the most that is kept
@@ -29,20 +28,62 @@ HELD_OUT = 0.2  # of the training images, to choose the learning rate on
 SCORED = 64  # windows at a time
 
 
+class HeadTraining(Protocol):
+    """How a head is trained; `SegmentationProtocol` is one."""
+
+    @property
+    def augment(self) -> bool:
+        """Random crops, whose features are computed in each step."""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the optimiser."""
+
+    @property
+    def batch_size(self) -> int:
+        """Windows a step."""
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates to choose from."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of AdamW."""
+
+    @property
+    def loss_stride(self) -> int:
+        """The loss looks at one pixel of so many, along each axis."""
+
+
+class Objective(Protocol):
+    """What a head is to say of each pixel; `MaskObjective` is one."""
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the head."""
+
+    def loss(self, logits: Tensor, labels: Tensor, /) -> Tensor:  # [B, K, h, w], [B, H, W] -> []
+        """To be minimised."""
+
+    def score(self, batches: Iterable[tuple[Tensor, Tensor]], /) -> float:
+        """Of logits and labels as in `loss`; higher is better."""
+
+
 class TrainedHead(NamedTuple):
     """A head in evaluation mode, and how its learning rate was found."""
 
     head: LinearHead
     lr: float
-    val_miou: float | None = None  # at that rate on held-out training images, where it was chosen
+    val_score: float | None = None  # at that rate on held-out training images, where it was chosen
 
 
 def train_head(
     model: DenseModel,
-    train: MaskedSource,
+    train: LabelledSource,
     *,
-    classes: int,
-    protocol: SegmentationProtocol,
+    objective: Objective,
+    protocol: HeadTraining,
     batch_size: int,  # windows a forward pass of the model
     num_workers: int = 0,
     device: str | torch.device = "cpu",
@@ -50,7 +91,7 @@ def train_head(
 ) -> TrainedHead:
     """A head for the model's features, and the learning rate that it was trained with."""
     fit = partial(
-        fit_head, dim=model.dim, classes=classes, protocol=protocol, device=device, seed=seed
+        fit_head, dim=model.dim, objective=objective, protocol=protocol, device=device, seed=seed
     )
     first = protocol.rates[0]
     if protocol.augment:
@@ -65,7 +106,10 @@ def train_head(
     everything = torch.arange(len(kept.masks))
     if len(protocol.rates) == 1 or not len(held_out):
         return TrainedHead(fitted(everything, first), first)
-    scores = {lr: _score(fitted(fitting, lr), kept, held_out, device) for lr in protocol.rates}
+    scores = {
+        lr: objective.score(_predicted(fitted(fitting, lr), kept, held_out, device))
+        for lr in protocol.rates
+    }
     lr = max(scores, key=scores.__getitem__)  # the lowest of equals
     return TrainedHead(fitted(everything, lr), lr, scores[lr])
 
@@ -75,14 +119,14 @@ def fit_head(
     *,
     lr: float,
     dim: int,
-    classes: int,
-    protocol: SegmentationProtocol,
+    objective: Objective,
+    protocol: HeadTraining,
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> LinearHead:
-    """Cross-entropy of logits brought to the mask's size (bilinear), over pixels with a class."""
+    """A head in evaluation mode, after a step with each batch."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "linear head"))
-    head = LinearHead(dim, classes, generator=generator).to(device).train()
+    head = LinearHead(dim, objective.outputs, generator=generator).to(device).train()
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=0.0, weight_decay=protocol.weight_decay, fused=True
     )
@@ -91,30 +135,20 @@ def fit_head(
     )
     for rate, (features, masks) in zip(rates, batches, strict=False):
         optimizer.param_groups[0]["lr"] = float(rate)
-        logits = _logits(head, features, masks)
-        total = F.cross_entropy(logits, masks.long(), ignore_index=IGNORE, reduction="sum")
-        loss = total / (masks != IGNORE).sum().clamp(min=1)
+        loss = objective.loss(head(features), masks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return head.eval()
 
 
-def _logits(head: LinearHead, features: Tensor, masks: Tensor) -> Tensor:  # [B, K, H, W]
-    return F.interpolate(
-        head(features), size=masks.shape[-2:], mode="bilinear", align_corners=False
-    )
-
-
 @torch.no_grad()
-def _score(head: LinearHead, kept: "_Kept", rows: Tensor, device: str | torch.device) -> float:
-    """Mean IoU over some windows, percent."""
-    pixels = torch.zeros(head.classes, head.classes, dtype=torch.int64, device=device)
+def _predicted(
+    head: LinearHead, kept: "_Kept", rows: Tensor, device: str | torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels of some windows."""
     for part in rows.split(SCORED):
-        truth = kept.masks[part].to(device)
-        prediction = _logits(head, kept.features[part].to(device), truth).argmax(dim=1)
-        pixels += confusion(prediction, truth, classes=head.classes)
-    return mask_score(pixels.cpu()).miou
+        yield head(kept.features[part].to(device)), kept.masks[part].to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +156,7 @@ class _Kept:
     """Features and masks of windows, on the CPU."""
 
     features: Tensor  # [n, D, h, w] float32
-    masks: Tensor  # [n, H, W] uint8
+    masks: Tensor  # [n, H, W]
     image: Tensor  # [n] int64, which image a window is of
 
     def split(self, seed: int) -> tuple[Tensor, Tensor]:
@@ -150,17 +184,18 @@ class _Kept:
 class _Windows(Dataset[tuple[Tensor, Tensor]]):
     """All windows of each training image, and their masks at the pixels that the loss looks at."""
 
-    def __init__(self, held: MaskedSource, model: DenseModel, loss_stride: int) -> None:
-        self.source, self.indices = held.source, held.found.indices
-        self.window, self.stride = model.window, model.stride
+    def __init__(self, held: LabelledSource, model: DenseModel, loss_stride: int) -> None:
+        self.held, self.window, self.stride = held, model.window, model.stride
         self.label_px = max(1, model.window // loss_stride)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.held.indices)
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
-        image, mask = scaled(read_pair(self.source, int(self.indices[item])), self.window)
-        parts = list(cut(image, mask, window=self.window, stride=self.stride))
+        pair = self.held.read(self.held.source, int(self.held.indices[item]))
+        image, mask = scaled(pair, self.window)
+        windows = cut(image, mask, window=self.window, stride=self.stride, blank=self.held.blank)
+        parts = list(windows)
         labels = torch.stack([label for _, label in parts])[:, None]
         coarse = F.interpolate(labels, size=(self.label_px, self.label_px), mode="nearest-exact")
         return torch.stack([window for window, _ in parts]), coarse[:, 0]
@@ -168,8 +203,8 @@ class _Windows(Dataset[tuple[Tensor, Tensor]]):
 
 def _kept_features(
     model: DenseModel,
-    train: MaskedSource,
-    protocol: SegmentationProtocol,
+    train: LabelledSource,
+    protocol: HeadTraining,
     batch_size: int,
     num_workers: int,
     device: str | torch.device,
@@ -205,17 +240,17 @@ def _kept_features(
 class _Crops(Dataset[tuple[Tensor, Tensor]]):
     """Crop number k of a training: a function of the seed and k, whichever worker makes it."""
 
-    def __init__(self, held: MaskedSource, window: int, count: int, seed: int) -> None:
-        self.source, self.indices = held.source, held.found.indices
+    def __init__(self, held: LabelledSource, window: int, count: int, seed: int) -> None:
+        self.held = held
         self.window, self.count, self.seed = window, count, seed
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
-        turn, place = divmod(item, len(self.indices))
-        order = torch.randperm(len(self.indices), generator=self._generator("order", turn))
-        pair = read_pair(self.source, int(self.indices[order[place]]))
+        turn, place = divmod(item, len(self.held.indices))
+        order = torch.randperm(len(self.held.indices), generator=self._generator("order", turn))
+        pair = self.held.read(self.held.source, int(self.held.indices[order[place]]))
         return random_crop(pair, window=self.window, generator=self._generator("crop", item))
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
@@ -224,8 +259,8 @@ class _Crops(Dataset[tuple[Tensor, Tensor]]):
 
 def _augmented(
     model: DenseModel,
-    train: MaskedSource,
-    protocol: SegmentationProtocol,
+    train: LabelledSource,
+    protocol: HeadTraining,
     batch_size: int,
     num_workers: int,
     device: str | torch.device,
