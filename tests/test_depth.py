@@ -197,7 +197,10 @@ class Odd(Steps):
 
 def test_whole_numbers_are_millimetres_floats_are_metres_and_what_is_no_depth_is_0() -> None:
     whole = np.full((HEIGHT, WIDTH), 1500, np.uint16)
-    assert (read_depth(Odd({"depth": whole}), 0).mask == 1.5).all()
+    whole[0, :2] = [0, 65535]
+    found = read_depth(Odd({"depth": whole}), 0).mask
+    assert found[0, :2].tolist() == [0, 0]
+    assert (found.flatten()[2:] == 1.5).all()
     metres = np.full((HEIGHT, WIDTH), 1.5)
     metres[0, :5] = [np.nan, np.inf, -1, 0, 9]
     assert read_depth(Odd({"depth": metres}), 0).mask[0, :6].tolist() == [0, 0, 0, 0, 9, 1.5]

@@ -22,14 +22,16 @@ log = logging.getLogger(__name__)
 
 NO_DEPTH = 0.0  # the value of pixels without one
 MM = 1000.0  # per metre
+SATURATED = 65535  # no depth in files of 16 bits: 7-Scenes and others mark it so
 DELTA = 1.25
 
 
 def read_depth(source: Source, index: int, *, most_m: float | None = None) -> Pair:
     """One image with its depth, float32 metres, 0 where there is none.
 
-    The field "depth" holds whole numbers of millimetres or floats in metres. What is not finite,
-    not above 0 or beyond `most_m` is none. ValueError where there is no depth, or none that fits.
+    The field "depth" holds whole numbers of millimetres, of which 65535 is none, or floats in
+    metres. What is not finite, not above 0 or beyond `most_m` is none. ValueError where there is
+    no depth, or none that fits.
     """
     image, fields = source.read(index)
     where = f"of {source.identity(index)!r} in {source.name!r}"
@@ -45,7 +47,9 @@ def read_depth(source: Source, index: int, *, most_m: float | None = None) -> Pa
             f"the depth {where} is {values.shape[1]}x{values.shape[0]} px, but its image "
             f"{image.width}x{image.height}"
         )
-    depth = values.astype(np.float32) / np.float32(1 if values.dtype.kind == "f" else MM)
+    depth = values.astype(np.float32)
+    if values.dtype.kind != "f":
+        depth = np.where(values == SATURATED, np.float32(NO_DEPTH), depth / np.float32(MM))
     held = np.isfinite(depth) & (depth > 0) & (depth <= (np.inf if most_m is None else most_m))
     return Pair(image, torch.from_numpy(np.where(held, depth, np.float32(NO_DEPTH))))
 
