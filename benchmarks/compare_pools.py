@@ -30,14 +30,14 @@ from alumnus.data import open_source
 from alumnus.evaluation.signals import effective_rank
 
 IMAGES = "cifar10:train[:10000]"  # what the students learned from
-LABELLED = ("cifar10:train[:5000]", "cifar10:test[:2000]")
-LITE = "efficientnet-lite0"
+LABELLED = ("cifar10:train[:2000]", "cifar10:test[:1000]")
+LITE = "efficientnet-lite"
 CPU = torch.device("cpu")
 
 
 def audited_name(name: str, teachers: Path) -> str:
     """What the commands call a candidate."""
-    return name if name == LITE else str(teachers / name)
+    return name if name.startswith(LITE) else str(teachers / name)
 
 
 def audited(names: Sequence[str], teachers: Path, packs: Path, images: int) -> Comparison:
@@ -128,7 +128,9 @@ def draw(rows: Sequence[dict[str, Any]], overall: "np.ndarray[Any, Any]", path: 
         said = [row["known before"][number] for row in rows]
         axes.scatter(said, overall, color="#3b6fb5", zorder=3)
         for x, y, row in zip(said, overall, rows, strict=True):
-            label = "+".join("L" if name == LITE else name[0] for name in row["pool"])
+            label = "+".join(
+                f"L{name[-1]}" if name.startswith(LITE) else name[0] for name in row["pool"]
+            )
             axes.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=8)
         axes.set_xlabel(number)
         axes.grid(color="0.9")

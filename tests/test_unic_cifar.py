@@ -25,10 +25,11 @@ def test_every_run_is_a_valid_recipe_with_a_name_of_its_own() -> None:
         assert config.train.seed == run.seed
 
 
-def test_the_pools_are_all_sets_of_the_teachers_and_five_with_a_network_of_imagenet() -> None:
+def test_the_pools_are_all_sets_of_the_teachers_and_seven_with_a_network_of_imagenet() -> None:
     pools = [frozenset(run.teachers) for run in driver.pools()]
-    assert len(set(pools)) == len(pools) == 12
-    assert sum(driver.LITE in pool for pool in pools) == 5
+    assert len(set(pools)) == len(pools) == 14
+    assert sum(driver.LITES[0] in pool for pool in pools) == 5
+    assert sum(lite in pool for pool in pools for lite in driver.LITES[1:]) == 2
 
 
 @pytest.mark.parametrize("name", teachers.RECIPES)

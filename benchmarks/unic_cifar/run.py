@@ -34,7 +34,7 @@ from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.runs import load_student
 
 TEACHERS = ("supervised", "contrastive", "masked")
-LITE = "efficientnet-lite0"
+LITES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 SIZE_PX = 32
 TRIALS = 12  # of the search for C
 ABLATION_STEPS = 400
@@ -106,7 +106,9 @@ def pools() -> list[Run]:
         for number in range(1, 2 ** len(TEACHERS))
     ]
     sets.sort(key=len)
-    sets += [(LITE,), *((teacher, LITE) for teacher in TEACHERS), (*TEACHERS, LITE)]
+    first, *others = LITES
+    sets += [(first,), *((teacher, first) for teacher in TEACHERS), (*TEACHERS, first)]
+    sets += [(TEACHERS[0], other) for other in others]
     return [
         Run(name=f"pool/{'+'.join(pool)}", stage="pools", teachers=pool, images=FEW)
         for pool in sets
@@ -134,7 +136,7 @@ class Bench:
 
     def teacher_model(self, name: str) -> str:
         """What the teacher is called in a recipe."""
-        return name if name == LITE else str(self.teachers / name)
+        return name if name in LITES else str(self.teachers / name)
 
     def source(self, spec: str) -> Source:
         """Images at the student's size, in memory."""
