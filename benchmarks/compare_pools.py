@@ -30,7 +30,7 @@ from alumnus.data import open_source
 from alumnus.evaluation.signals import effective_rank
 
 IMAGES = "cifar10:train[:10000]"  # what the students learned from
-LABELLED = ("cifar10:train[:2000]", "cifar10:test[:1000]")
+LABELLED = ("cifar10:train[:1000]", "cifar10:test[:500]")
 LITE = "efficientnet-lite"
 CPU = torch.device("cpu")
 
