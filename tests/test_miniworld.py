@@ -16,26 +16,20 @@ from alumnus.encoders import build_encoder
 from alumnus.miniworld import (
     CLASSES,
     MiniworldSource,
-    objects_teacher_folder,
     render_dataset,
     render_object,
+    teacher_folder,
     train_objects,
 )
 from alumnus.miniworld.augment import augment
 from alumnus.miniworld.chunks import chunk_path
 from alumnus.miniworld.domains import OBJECTS
+from alumnus.miniworld.fit import SPEC, FitSettings
 from alumnus.miniworld.materials import MATERIALS
 from alumnus.miniworld.objects import class_of
 from alumnus.miniworld.score_objects import knn_scores
 from alumnus.miniworld.shapes import SHAPES, Shape, normal_at, trace
-from alumnus.miniworld.train_objects import (
-    SPEC,
-    Scenes,
-    Settings,
-    draw_batch,
-    load_scenes,
-    train,
-)
+from alumnus.miniworld.train_objects import Scenes, draw_batch, load_scenes, train
 from alumnus.miniworld.vectors import Vec, look_at
 from alumnus.runs import load_encoder
 
@@ -291,10 +285,10 @@ def test_augmentation_moves_image_and_mask_together() -> None:
 
 
 def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
-    settings = Settings(steps=3, batch=8, warmup=1, train_images=CHUNK, test_images=CHUNK)
+    settings = FitSettings(steps=3, batch=8, warmup=1, train_images=CHUNK, test_images=CHUNK)
     train(tmp_path / "whole", settings)
 
-    def killed_at_2(scenes: Scenes, step: int, settings: Settings) -> tuple[Tensor, ...]:
+    def killed_at_2(scenes: Scenes, step: int, settings: FitSettings) -> tuple[Tensor, ...]:
         if step == 2:
             raise KeyboardInterrupt
         return draw_batch(scenes, step, settings)
@@ -316,12 +310,12 @@ def test_shipped_teacher_separates_the_classes_and_fresh_weights_do_not() -> Non
 
     torch.manual_seed(0)
     fresh = knn_scores(build_encoder(SPEC).eval(), train_scenes, test_scenes)
-    shipped = knn_scores(load_encoder(objects_teacher_folder()), train_scenes, test_scenes)
+    shipped = knn_scores(load_encoder(teacher_folder("objects")), train_scenes, test_scenes)
     assert shipped["cls"] > 90
     assert fresh["cls"] < 30
 
 
 def test_shipped_teacher_is_small() -> None:
-    folder = objects_teacher_folder()
+    folder = teacher_folder("objects")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
     assert (folder / "card.md").is_file()

@@ -26,14 +26,14 @@ __all__ = [
     "Scene",
     "body_points",
     "correspondences",
-    "objects_teacher_folder",
     "render_dataset",
     "render_object",
     "render_person",
     "render_room",
+    "teacher_folder",
 ]
 
 
-def objects_teacher_folder() -> Path:
-    """The encoder folder (encoder.json, encoder.safetensors, card.md) of the shipped teacher."""
-    return Path(__file__).parent / "weights" / "objects"
+def teacher_folder(domain: str) -> Path:
+    """The encoder folder (encoder.json, encoder.safetensors, card.md) of a domain's teacher."""
+    return Path(__file__).parent / "weights" / domain

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from alumnus.encoders import Encoder, build_encoder
 from alumnus.evaluation.knn import knn_classify
-from alumnus.miniworld import CLASSES, MiniworldSource, objects_teacher_folder
-from alumnus.miniworld.train_objects import SPEC, Scenes, load_scenes, normalised
+from alumnus.miniworld import CLASSES, MiniworldSource, teacher_folder
+from alumnus.miniworld.fit import SPEC, normalised
+from alumnus.miniworld.train_objects import Scenes, load_scenes
 from alumnus.runs import load_encoder
 from alumnus.tokens import EncoderOutput
 
@@ -45,7 +46,7 @@ def knn_scores(encoder: Encoder, train: Scenes, test: Scenes) -> dict[str, float
 def main() -> None:
     """Print a line for each encoder."""
     parser = argparse.ArgumentParser(prog="python -m alumnus.miniworld.score_objects")
-    parser.add_argument("folder", type=Path, nargs="?", default=objects_teacher_folder())
+    parser.add_argument("folder", type=Path, nargs="?", default=teacher_folder("objects"))
     folder = parser.parse_args().folder
     train = load_scenes(MiniworldSource("objects", "train", length=9600))
     test = load_scenes(MiniworldSource("objects", "test", length=1920))
