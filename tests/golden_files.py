@@ -26,6 +26,11 @@ def threed(name: str) -> tuple[dict[str, Tensor], Any]:
     return tensors, settings
 
 
+def threed_json(name: str) -> Any:
+    """The record `threed/<name>.json`."""
+    return json.loads((ROOT / "threed" / f"{name}.json").read_text())
+
+
 def golden(name: str) -> dict[str, Tensor]:
     """The tensors of `core/<name>.safetensors`."""
     return load_file(golden_path(f"{name}.safetensors"))
