@@ -74,12 +74,13 @@ def settle(
     if config.optim.batch_size == "auto":
         per_image = costs.activation_bytes(
             student,
-            side_px=config.data.size,
+            side_px=max(config.data.sides),
             channels=config.student.in_channels,
             device=device,
             bf16=bf16,
         )
-        side = config.data.size // int(getattr(student.encoder, "patch_size", config.data.size))
+        largest = max(config.data.sides)
+        side = largest // int(getattr(student.encoder, "patch_size", largest))
         chosen.append(
             choose_batch(
                 images=images,

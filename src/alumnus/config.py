@@ -125,6 +125,9 @@ class DataSection(Section):
     train: list[SourceSection] = Field([], description="a path, a list of paths or of sources")
     val: list[SourceSection] = Field([], description="held-out images; empty: 1% of train")
     size: PositiveInt = Field(224, description="px, side of the student's images")
+    sizes: list[PositiveInt] = Field(
+        [], description="sides drawn at random, one for each step; empty: always `size`"
+    )
     teacher_size: PositiveInt | None = Field(None, description="px; null: the student's images")
     sampling: Literal["proportional", "balanced", "temperature"] = Field(
         "proportional", description="how sources share a batch: see docs/data.md"
@@ -147,6 +150,11 @@ class DataSection(Section):
         description="decode once, keep in memory or on the training device; auto: what is small "
         "and passed often, on an accelerator there",
     )
+
+    @property
+    def sides(self) -> list[int]:
+        """All sides of images that a step may have, px, rising."""
+        return sorted(set(self.sizes)) or [self.size]
 
     @field_validator("train", "val", mode="before")
     @classmethod
@@ -391,6 +399,12 @@ def conflicts(config: RunConfig) -> Iterator[Problem]:
             f"{config.data.sampling}",
             ("data.temperature", "data.sampling"),
         )
+    if config.data.sizes and config.cache.enabled:
+        yield Problem(
+            "data.sizes draws the size of the images anew in each step, but a feature cache holds "
+            "features of one size: take cache.enabled=false, or data.size alone",
+            ("data.sizes", "cache.enabled"),
+        )
     if config.balance.weights == "gradnorm" and config.train.parallel == "fsdp2":
         yield Problem(
             "balance.weights=gradnorm needs the gradient of a whole weight, which "
@@ -425,16 +439,20 @@ def _bad_teacher_names(config: RunConfig) -> Iterator[Problem]:
 
 
 def _bad_student_size(config: RunConfig) -> Iterator[Problem]:
-    size_px, patch_px = config.data.size, config.student.patch_size
-    if config.student.model.startswith(("timm:", "python:")) or size_px % patch_px == 0:
+    patch_px = config.student.patch_size
+    if config.student.model.startswith(("timm:", "python:")):
         return
-    below = size_px // patch_px * patch_px
-    near = [str(size) for size in (below, below + patch_px) if size]
-    yield Problem(
-        f"data.size {size_px} is no multiple of student.patch_size {patch_px}; the nearest: "
-        f"{' and '.join(near)}",
-        ("data.size", "student.model", "student.patch_size"),
-    )
+    sides = [("data.size", config.data.size), *(("data.sizes", side) for side in config.data.sizes)]
+    for key, side_px in sides:
+        if side_px % patch_px == 0:
+            continue
+        below = side_px // patch_px * patch_px
+        near = [str(size) for size in (below, below + patch_px) if size]
+        yield Problem(
+            f"{key} {side_px} is no multiple of student.patch_size {patch_px}; the nearest: "
+            f"{' and '.join(near)}",
+            (key, "student.model", "student.patch_size"),
+        )
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -76,7 +76,7 @@ def _memory(
     trained = sum(p.numel() * p.element_size() for p in run.parameters)
     per_image = costs.activation_bytes(
         run.student,
-        side_px=config.data.size,
+        side_px=max(config.data.sides),
         channels=config.student.in_channels,
         device=run.device,
         bf16=run.bf16,

@@ -361,10 +361,10 @@ def _introduce(
         log.info("images    %s: %d, domain %s", source.name, len(source), source.domain)
     log.info("held out  %d images", sum(len(source) for source in images.held_out))
     log.info(
-        "training  %d steps of %d images at %d px, %s on %s%s",
+        "training  %d steps of %d images at %s px, %s on %s%s",
         steps,
         batch,
-        config.data.size,
+        ", ".join(map(str, config.data.sides)),
         "bf16" if run.bf16 else "fp32",
         run.device,
         "" if world.size == 1 else f", {world.size} processes ({config.train.parallel})",

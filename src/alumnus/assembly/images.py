@@ -16,6 +16,7 @@ from alumnus.data import (
     BadImage,
     Batch,
     DevicePixels,
+    DrawnSizes,
     Mixture,
     Resident,
     Source,
@@ -183,7 +184,7 @@ def _short_px(config: RunConfig) -> int | None:
     """
     if config.data.resident == "auto":
         return None
-    return RESIDENT_SHORT * max(config.data.size, config.data.teacher_size or 0)
+    return RESIDENT_SHORT * max(*config.data.sides, config.data.teacher_size or 0)
 
 
 def _pays(config: RunConfig, images: int, place: Literal["memory", "device"]) -> bool:
@@ -252,6 +253,7 @@ def batches(
         colour_on=device if _splits(config.data.augment.where, device) and not host else None,
         teach=host.targets if host else None,
         on_device=images.on_device,
+        drawn_sizes=_drawn_sizes(config),
     )
     for batch in loader:
         if loader.bad_images:
@@ -263,6 +265,14 @@ def batches(
             teacher_images=batch.teacher_images.to(device, non_blocking=True),
             targets=None if batch.targets is None else _moved(batch.targets, device),
         )
+
+
+def _drawn_sizes(config: RunConfig) -> DrawnSizes | None:
+    """The sizes of the run's steps; None where all have one."""
+    if not config.data.sizes:
+        return None
+    step_images = config.optim.batch * config.optim.accumulate
+    return DrawnSizes(tuple(config.data.sizes), step_images, config.train.seed)
 
 
 def _moved(targets: Mapping[str, Tokens], device: torch.device) -> dict[str, Tokens]:

@@ -107,11 +107,12 @@ def build_pool(config: RunConfig, teachers: Mapping[str, Teacher], student: Stud
             "take data.augment.where=auto, or read its features from cache.enabled=true"
         )
     pool = TeacherPool(teachers, student.encoder.patch_size)
-    side, teacher_side = config.data.size, config.data.teacher_size or config.data.size
-    targets = pool.probe((side, side), (teacher_side, teacher_side))
-    with torch.no_grad():
-        blank = torch.zeros(2, config.student.in_channels, side, side)
-        distill_losses(student.eval()(blank), {n: _twice(t) for n, t in targets.items()})
+    for side in config.data.sides:
+        teacher_side = config.data.teacher_size or side
+        targets = pool.probe((side, side), (teacher_side, teacher_side))
+        with torch.no_grad():
+            blank = torch.zeros(2, config.student.in_channels, side, side)
+            distill_losses(student.eval()(blank), {n: _twice(t) for n, t in targets.items()})
     return pool
 
 

@@ -6,6 +6,7 @@ from alumnus.data.batch import BadImage, Batch, Sample, Source
 from alumnus.data.benchmarks import BENCHMARKS, Benchmark, shows_some_classes
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.device_pixels import DevicePixels
+from alumnus.data.drawn_sizes import DrawnSizes
 from alumnus.data.folder import FolderSource
 from alumnus.data.holdout import hold_out, split_indices
 from alumnus.data.loader import Loader, make_loader, sweep
@@ -28,6 +29,7 @@ __all__ = [
     "Benchmark",
     "BrokenImageError",
     "DevicePixels",
+    "DrawnSizes",
     "FolderSource",
     "Loader",
     "Location",

@@ -101,6 +101,9 @@ class DeviceViews:
             raise ValueError("images on the device are cropped, so augment.kind must not be none")
         self.views, self.pixels, self.seed = views, pixels, views.seed
 
+    def at(self, position: int) -> "DeviceViews":
+        return DeviceViews(self.views.at(position), self.pixels)
+
     def draw(self, places: Sequence[Location]) -> AugmentParams:
         return self.views.draw(places)
 

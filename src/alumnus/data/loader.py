@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from alumnus.data.augment import AugmentConfig, AugmentParams
 from alumnus.data.batch import BadImage, Batch, Source
 from alumnus.data.device_pixels import DevicePixels, DeviceViews
+from alumnus.data.drawn_sizes import DrawnSizes
 from alumnus.data.mixture import Location, Mixture
 from alumnus.data.pixels import Size
 from alumnus.data.reader import BatchReader, Readable, Renderer, Teach, Views
@@ -76,6 +77,7 @@ def make_loader(
     rank: int = 0,
     ranks: int = 1,
     on_device: DevicePixels | None = None,
+    drawn_sizes: DrawnSizes | None = None,
 ) -> Loader:
     """Endless training batches from `start_position` on, which may be any.
 
@@ -89,7 +91,7 @@ def make_loader(
     in batches on that device, from the same draws. `teach` gives the `targets` of each batch, in
     the worker that made it; it needs finished images, so not together with `colour_on`.
     `on_device` holds the images of the mixture's sources: batches are made there, without
-    workers.
+    workers. `drawn_sizes` takes the place of `size`, step by step.
 
     A broken image is replaced by another of its source, chosen by (seed, position). ValueError
     while iterating where 17 tries in a row meet broken ones.
@@ -100,7 +102,15 @@ def make_loader(
         )
     if on_device is not None:
         colour_on, num_workers, pin_memory = None, 0, False
-    views = Views(augment, size, teacher_size, channels, seed, split=colour_on is not None)
+    views = Views(
+        augment,
+        size,
+        teacher_size,
+        channels,
+        seed,
+        split=colour_on is not None,
+        drawn_sizes=drawn_sizes,
+    )
     sources: Sequence[Readable[Any]] = mixture.sources
     renderer: Renderer[Any] = views
     if on_device is not None:

@@ -13,6 +13,7 @@ from alumnus.data.augment import AugmentConfig, AugmentParams, draw
 from alumnus.data.batch import BadImage, Batch, Sample
 from alumnus.data.colour import develop_batch
 from alumnus.data.decode import BrokenImageError
+from alumnus.data.drawn_sizes import DrawnSizes
 from alumnus.data.mixture import Location
 from alumnus.data.pixels import Size, apply, apply_to_array, view
 from alumnus.images import luminance
@@ -53,6 +54,9 @@ class Renderer(Protocol[T_contra]):
     def split(self) -> bool:
         """Whether the draws are needed again, to finish the images elsewhere."""
 
+    def at(self, position: int) -> "Renderer[T_contra]":
+        """What renders the batch that starts at a position, where sizes are drawn by step."""
+
     def draw(self, places: Sequence[Location]) -> AugmentParams: ...
 
     def render(self, samples: Sequence[T_contra], params: AugmentParams) -> tuple[Tensor, Tensor]:
@@ -68,6 +72,12 @@ class Views(NamedTuple):
     channels: int
     seed: int
     split: bool = False  # colour is left to `finish`: images in colour are bytes until then
+    drawn_sizes: DrawnSizes | None = None  # in the place of `size`
+
+    def at(self, position: int) -> "Views":
+        return (
+            self if self.drawn_sizes is None else self._replace(size=self.drawn_sizes.at(position))
+        )
 
     def draw(self, places: Sequence[Location]) -> AugmentParams:
         source, index, view = (list(column) for column in zip(*places, strict=True))
@@ -171,27 +181,15 @@ class BatchReader(Dataset[Made], Generic[T]):
             good = [r for r in read if r is not None]
             if not good:
                 return Made(None, bad, None)
-            params = self.views.draw([place for _, place, _ in good])
+            views = self.views.at(start)
+            params = views.draw([place for _, place, _ in good])
             with _one_thread():
-                batch = self._batch(good, params)
+                batch = _batch(good, views, params)
             if self.teach is not None:
                 batch = batch._replace(targets=self.teach(batch))
             return Made(batch, bad, None, params if self.views.split else None)
         except ValueError as error:
             return Made(None, bad, str(error))
-
-    def _batch(self, read: list[tuple[int, Location, T]], params: AugmentParams) -> Batch:
-        positions, places, samples = zip(*read, strict=True)
-        images, teacher_images = self.views.render(samples, params)
-        source, index, view = torch.tensor(places, dtype=torch.int64).unbind(dim=1)
-        return Batch(
-            images=images,
-            teacher_images=teacher_images,
-            position=torch.tensor(positions, dtype=torch.int64),
-            source=source,
-            index=index,
-            view=view,
-        )
 
     def _read(self, position: int, bad: list[BadImage]) -> tuple[int, Location, T] | None:
         """The sample at a position; where it is broken, another of its source or None (skip)."""
@@ -217,6 +215,20 @@ class BatchReader(Dataset[Made], Generic[T]):
                 f"the last: {list(broken.values())[-1]}"
             )
         return None
+
+
+def _batch(read: list[tuple[int, Location, T]], views: Renderer[T], params: AugmentParams) -> Batch:
+    positions, places, samples = zip(*read, strict=True)
+    images, teacher_images = views.render(samples, params)
+    source, index, view = torch.tensor(places, dtype=torch.int64).unbind(dim=1)
+    return Batch(
+        images=images,
+        teacher_images=teacher_images,
+        position=torch.tensor(positions, dtype=torch.int64),
+        source=source,
+        index=index,
+        view=view,
+    )
 
 
 def _single(values: Tensor) -> Tensor:
