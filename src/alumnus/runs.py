@@ -1,22 +1,14 @@
 """A finished run, an exported encoder or a released checkpoint: load it in one line.
 
-Encoders and students are safetensors files that describe themselves: their metadata hold the
-JSON from which the model is rebuilt and a hash of the tensors. One file, so one rename replaces
-both or neither. The same JSON lies beside it for people and other tools.
+Encoders and students are safetensors files that describe themselves, see `tensor_files`.
 """
 
 import dataclasses
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, overload
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder
@@ -25,7 +17,7 @@ from alumnus.released import load_released
 from alumnus.standardize import Kind, Standardizers
 from alumnus.strict import fill
 from alumnus.student import Student, StudentSpec, build_student
-from alumnus.tensor_files import write_tensors
+from alumnus.tensor_files import read_described_tensors, read_description, write_described
 from alumnus.tokens import Tokens
 
 __all__ = [
@@ -45,7 +37,6 @@ M = TypeVar("M", bound=nn.Module)
 Stem = Literal["encoder", "student"]
 RELEASED_SUFFIXES = (".pth", ".pt", ".bin")
 RELEASED_LICENCE = "CC-BY-NC-SA-4.0"  # of the code and checkpoints of UNIC and of DUNE
-METADATA = "alumnus"  # key of the description in a file's metadata
 
 
 @dataclass(frozen=True)
@@ -94,9 +85,9 @@ def load_encoder(path: str | Path, *, num_heads: int | None = None) -> Encoder:
         state = {k.removeprefix("encoder."): v for k, v in named if k.startswith("encoder.")}
         return _fill(encoder, state, path)
     weights = _weights(path, "encoder")
-    description = _describe(weights, "encoder")
+    description = read_description(weights, "encoder")
     spec = _built_fresh(EncoderSpec.from_dict(description["encoder"]))
-    return _fill(build_encoder(spec), _tensors(weights, description), weights)
+    return _fill(build_encoder(spec), read_described_tensors(weights, description), weights)
 
 
 def is_encoder(path: str | Path) -> bool:
@@ -118,7 +109,7 @@ def load_encoder_spec(path: str | Path) -> EncoderSpec:
     path = Path(path)
     if _is_released(path):
         return load_released(path).student_spec.encoder
-    description = _describe(_weights(path, "encoder"), "encoder")
+    description = read_description(_weights(path, "encoder"), "encoder")
     return EncoderSpec.from_dict(description["encoder"])
 
 
@@ -130,7 +121,7 @@ def load_terms(path: str | Path) -> tuple[Terms, ...]:
     path = Path(path)
     if _is_released(path):
         return (Terms(path.stem, RELEASED_LICENCE),)
-    info = _describe(_weights(path, "encoder"), "encoder").get("info") or {}
+    info = read_description(_weights(path, "encoder"), "encoder").get("info") or {}
     if inherits := info.get("inherits"):
         return tuple(Terms.from_dict(terms) for terms in inherits)
     taught = info.get("teachers", {}).items()  # written by an earlier version
@@ -147,8 +138,8 @@ def load_student(path: str | Path, *, num_heads: int | None = None) -> LoadedStu
         standardizers = Standardizers.with_statistics(kind, released.statistics)
         return LoadedStudent(student, released.student_spec, standardizers, released.info)
     weights = _weights(path, "student")
-    description = _describe(weights, "student")
-    tensors = _tensors(weights, description)
+    description = read_description(weights, "student")
+    tensors = read_described_tensors(weights, description)
     spec = StudentSpec.from_dict(description["student"])
     state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     fresh = build_student(replace(spec, encoder=_built_fresh(spec.encoder)))
@@ -167,7 +158,7 @@ def save_encoder(
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write encoder.safetensors and encoder.json; `extra` goes into the JSON as "info"."""
-    _write(
+    write_described(
         Path(folder),
         "encoder",
         encoder.state_dict(),
@@ -190,28 +181,7 @@ def save_student(
         "standardize": standardizers.kind,
         "info": dict(extra or {}),
     }
-    _write(Path(folder), "student", tensors, description)
-
-
-def _write(
-    folder: Path, stem: Stem, tensors: Mapping[str, Tensor], description: dict[str, Any]
-) -> None:
-    """STEM.safetensors, complete in itself, then STEM.json; each by fsync and rename."""
-    folder.mkdir(parents=True, exist_ok=True)
-    held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**description, "sha256": _sha256(held)}, indent=1) + "\n"
-    weights = folder / f".{stem}.safetensors.{os.getpid()}"
-    write_tensors(held, weights, metadata={METADATA: text})
-    _replace(weights, folder / f"{stem}.safetensors")
-    copy = folder / f".{stem}.json.{os.getpid()}"
-    copy.write_text(text)
-    _replace(copy, folder / f"{stem}.json")
-
-
-def _replace(temporary: Path, final: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)
+    write_described(Path(folder), "student", tensors, description)
 
 
 def _weights(path: Path, stem: Stem) -> Path:
@@ -234,35 +204,6 @@ def _weights(path: Path, stem: Stem) -> Path:
             f"{path} is no run folder, no .safetensors file of alumnus and no released .pth"
         )
     return path
-
-
-def _describe(weights: Path, stem: Stem) -> dict[str, Any]:
-    """The JSON in a file's metadata."""
-    try:
-        with safe_open(weights, framework="pt") as file:
-            values = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{weights} is damaged or no safetensors file") from error
-    if not isinstance(values, dict) or stem not in values:
-        raise ValueError(f"{weights} does not hold an alumnus {stem}")
-    return cast(dict[str, Any], values)
-
-
-def _tensors(weights: Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = load_file(weights)
-    if description.get("sha256") != _sha256(tensors):
-        raise ValueError(f"{weights} is damaged: its tensors are not those that were saved")
-    return tensors
-
-
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _is_released(path: Path) -> bool:
