@@ -41,13 +41,12 @@ def points_of(raw: Tensor, *, scale: PointScale = "exp") -> Tensor:  # [..., 3]
     """
     if scale == "linear":
         return raw
+    if scale not in get_args(PointScale):
+        raise unknown("scale of points", scale, get_args(PointScale))
     length = torch.linalg.vector_norm(raw, dim=-1, keepdim=True)
-    direction = raw / length.clamp(min=SHORTEST)
-    if scale == "exp":
-        return direction * length.expm1()
-    if scale == "square":
-        return direction * length.square()
-    raise unknown("scale of points", scale, get_args(PointScale))
+    scaled = length.expm1() if scale == "exp" else length.square()
+    points: Tensor = raw / length.clamp(min=SHORTEST) * scaled
+    return points
 
 
 def confidence(raw: Tensor, within: ConfidenceRange) -> Tensor:  # [...]
