@@ -13,8 +13,8 @@ from alumnus.balance import (
     inverse_loss_weights,
     uncertainty_loss,
 )
-from alumnus.losses import distill_losses, feature_loss
-from alumnus.tokens import Tokens
+from alumnus.losses import distill_losses, feature_loss, side_of
+from alumnus.tokens import TOKEN_TYPES, Tokens
 from golden_files import golden, golden_json, sub
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -220,3 +220,30 @@ def test_a_finer_prediction_is_pooled_to_the_teachers_grid() -> None:
     pooled = patches.reshape(2, 2, 2, 2, 2, 3).mean(dim=(2, 4)).reshape(2, 4, 3)
     target = {"t": Tokens(patches=pooled, grid=(2, 2))}
     torch.testing.assert_close(distill_losses(student, target), torch.zeros(1, 2))
+
+
+def _tokens(seed: int) -> Tokens:
+    numbers = torch.Generator().manual_seed(seed)
+    patches = torch.randn(2, 4, 3, generator=numbers)
+    return Tokens(patches=patches, grid=(2, 2), cls=torch.randn(2, 3, generator=numbers))
+
+
+def test_patches_have_their_share_of_the_loss_of_a_teacher_of_both_types() -> None:
+    student, target = _tokens(0), _tokens(1)
+    cls, patch = (
+        distill_losses({"t": student}, {"t": target.only((kind,))}, patch_share=0.9)
+        for kind in TOKEN_TYPES
+    )
+    for share in (0.0, 0.3, 0.5, 1.0):
+        both = distill_losses({"t": student}, {"t": target}, patch_share=share)
+        torch.testing.assert_close(both, (1 - share) * cls + share * patch)
+
+
+def test_a_side_head_adds_its_weighted_loss_to_the_row_of_its_teacher_alone() -> None:
+    targets = {"a": _tokens(0), "b": _tokens(1)}
+    predictions = {"a": _tokens(2), "b": _tokens(3)}
+    plain = distill_losses(predictions, targets)
+    aside = distill_losses({"a": _tokens(4), "b": _tokens(3)}, targets)
+    found = distill_losses({**predictions, side_of("a"): _tokens(4)}, targets, side_weight=0.2)
+    torch.testing.assert_close(found[0], plain[0] + 0.2 * aside[0])
+    assert torch.equal(found[1], plain[1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alumnus.encoders import EncoderSpec
+from alumnus.losses import side_of
 from alumnus.projectors import Ladder, ProjectorSpec, build_projector
 from alumnus.student import StudentSpec, build_student
 from alumnus.tokens import EncoderOutput, Tokens, TokenType
@@ -16,6 +17,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden_dim": 11},
     "ladder": {"hidden_dim": 7, "last_hidden_dim": 11},
     "transformer": {"num_blocks": 2},
+    "linear": {},
 }
 
 
@@ -130,8 +132,38 @@ def test_cls_takes_part_in_attention_where_only_patches_are_wanted() -> None:
 
 def test_student_spec_survives_json() -> None:
     projectors = {kind: spec(kind) for kind in KINDS}
-    original = StudentSpec(encoder=ENCODER, projectors=projectors)
+    sides = {"mlp": spec("linear")}
+    original = StudentSpec(encoder=ENCODER, projectors=projectors, sides=sides)
     assert StudentSpec.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
+def test_a_student_saved_before_there_were_side_heads_still_loads() -> None:
+    values = StudentSpec(encoder=ENCODER, projectors={"a": spec("mlp")}).to_dict()
+    del values["sides"]
+    assert StudentSpec.from_dict(values).sides == {}
+
+
+def test_the_linear_projector_reads_what_users_of_the_bare_encoder_see() -> None:
+    final = Tokens(torch.randn(2, 4, 6), (2, 2), torch.randn(2, 6))
+    prenorm = Tokens(torch.randn(2, 4, 6), (2, 2), torch.randn(2, 6))
+    linear = build_projector(spec("linear"), block_dims=(6,), width=6, num_heads=1)
+    made = linear(EncoderOutput(final=final, prenorm=prenorm, blocks={}))
+    for kind in ("cls", "patch"):
+        head = linear.get_submodule(f"heads.{kind}")
+        torch.testing.assert_close(made.of(kind), head(final.of(kind)))
+
+
+def test_a_side_head_is_a_second_prediction_of_its_teacher() -> None:
+    projectors = {"a": spec("transformer"), "b": spec("ladder")}
+    student = build_student(
+        StudentSpec(encoder=ENCODER, projectors=projectors, sides={"a": spec("linear")})
+    )
+    predictions = student(torch.randn(2, 3, 32, 32))
+    assert list(predictions) == ["a", "b", side_of("a")]
+    assert student.blocks == [0, 1, 2]
+    final = student.encoder(torch.randn(2, 3, 32, 32)).final
+    assert predictions[side_of("a")].of("patch").shape[:2] == final.of("patch").shape[:2]
+    assert len(student.units) == 3 + 3  # blocks, then every head by itself
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from alumnus.config_errors import ConfigError, Problem, sentences, settled, with
 from alumnus.encoders import PosInterp
 from alumnus.licences import Policy
 from alumnus.recipe_values import lay_over, read_recipe, recipe_names, spelled_out
+from alumnus.spelling import unknown
 from alumnus.standardize import Kind as StandardizeKind
 from alumnus.tokens import TokenType
 
@@ -55,24 +56,42 @@ class StudentSection(Section):
 PROJECTOR_OPTIONS: dict[str, tuple[str, ...]] = {
     "mlp": ("hidden_dim",),
     "ladder": ("blocks", "hidden_dim", "last_hidden_dim"),
-    "transformer": ("num_blocks", "num_heads"),
+    "transformer": ("num_blocks", "num_heads", "apply_last_norm"),
+    "linear": (),
 }
+
+
+class SideSection(Section):
+    """A linear head from the encoder's final tokens to one teacher, beside its projector."""
+
+    teacher: str = Field(description="name of the teacher")
+    weight: float = Field(0.1, gt=0, description="of its loss, added to the teacher's")
 
 
 class ProjectorSection(Section):
     """The expendable heads, the same kind for every teacher."""
 
-    kind: Literal["mlp", "ladder", "transformer"] = Field("ladder", description="see the docs")
+    kind: Literal["mlp", "ladder", "transformer", "linear"] = Field(
+        "ladder",
+        description="UNIC's ladder, DUNE's transformer, or plainer: see docs/projectors.md",
+    )
     hidden_dim: PositiveInt | None = Field(None, description="mlp and ladder; null: as published")
     last_hidden_dim: PositiveInt | None = Field(None, description="ladder: of the last block")
     blocks: list[int] | None = Field(None, description="ladder: encoder blocks read; null: all")
     num_blocks: PositiveInt | None = Field(None, description="transformer: blocks, default 1")
     num_heads: PositiveInt | None = Field(None, description="transformer: default the student's")
+    apply_last_norm: bool | None = Field(
+        None, description="transformer: reads tokens after the encoder's final norm; null: before"
+    )
+    side: SideSection | None = Field(
+        None, description="for the bare encoder; null: none; see docs/projectors.md"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options that were set."""
-        return {k: v for k, v in self.model_dump(exclude={"kind"}).items() if v is not None}
+        """The options of its kind that were set."""
+        values = self.model_dump(exclude={"kind", "side"})
+        return {k: v for k, v in values.items() if v is not None}
 
 
 class TeacherSection(Section):
@@ -193,6 +212,9 @@ class LossSection(Section):
 
     cosine_weight: float = Field(0.5, ge=0, description="weight of the cosine distance")
     smooth_l1_weight: float = Field(0.5, ge=0, description="weight of smooth L1 with beta 1")
+    patch_share: Probability = Field(
+        0.5, description="of the loss of a teacher of both token types; [CLS] has the rest"
+    )
 
 
 class BalanceSection(Section):
@@ -384,9 +406,12 @@ def conflicts(config: RunConfig) -> Iterator[Problem]:
         if name not in PROJECTOR_OPTIONS[projector.kind]:
             yield Problem(
                 f"projector.{name} is no option of the {projector.kind} projector, which has "
-                f"{', '.join(PROJECTOR_OPTIONS[projector.kind])}",
+                f"{', '.join(PROJECTOR_OPTIONS[projector.kind]) or 'none'}",
                 ("projector.kind", f"projector.{name}"),
             )
+    if projector.side is not None and projector.side.teacher not in config.teachers:
+        sentence = str(unknown("teacher", projector.side.teacher, config.teachers))
+        yield Problem(f"projector.side.teacher: {sentence}", ("projector.side.teacher", "teachers"))
     if config.train.eval_every == 0 and (config.train.stop or config.train.knn):
         yield Problem(
             "train.stop and train.knn look at the student during the run, so train.eval_every "

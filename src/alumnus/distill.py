@@ -60,6 +60,8 @@ class Distillation:
     bf16: bool = False
     cosine_weight: float = 0.5
     smooth_l1_weight: float = 0.5
+    patch_share: float = 0.5  # of the loss of a teacher that has both token types
+    side_weight: float = 0.0  # of the losses of side heads
     teachers: Targets | None = None  # live or cached; set before the first step
     network: nn.Module | None = None  # what is called for the student: DDP around it; None: itself
     ranks: Ranks = field(default_factory=Ranks)
@@ -199,6 +201,8 @@ class Distillation:
             targets,
             cosine_weight=self.cosine_weight,
             smooth_l1_weight=self.smooth_l1_weight,
+            patch_share=self.patch_share,
+            side_weight=self.side_weight,
         )
         draw_TB = draw_uniform(
             self.seed, step, "teacher dropping", (len(loss_TB), self.global_batch)

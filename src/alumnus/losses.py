@@ -4,6 +4,7 @@ Pure functions, one value per teacher and image: `balance` needs the images apar
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,12 @@ from torch import Tensor
 
 from alumnus.tokens import Tokens, resize_grid
 
-__all__ = ["distill_losses", "feature_loss", "teacher_loss"]
+__all__ = ["distill_losses", "feature_loss", "side_of", "teacher_loss"]
+
+
+def side_of(teacher: str) -> str:
+    """The key, among predictions, of what a teacher's side head gives; no teacher has that name."""
+    return f"side/{teacher}"
 
 
 def feature_loss(
@@ -44,24 +50,32 @@ def feature_loss(
 
 
 def teacher_loss(
-    prediction: Tokens, target: Tokens, *, cosine_weight: float = 0.5, smooth_l1_weight: float = 0.5
+    prediction: Tokens,
+    target: Tokens,
+    *,
+    cosine_weight: float = 0.5,
+    smooth_l1_weight: float = 0.5,
+    patch_share: float = 0.5,
 ) -> Tensor:  # [B], float32
     """Mean over the token types the teacher has; others of the prediction are ignored.
 
+    Where it has both, patches have `patch_share` of it and [CLS] the rest; 0.5 as published.
     Where the teacher's grid is another one (policy `pool`), the prediction is resampled to it.
     """
     if target.grid is not None:
         prediction = resize_grid(prediction, target.grid)
-    terms = [
-        feature_loss(
+    terms = {
+        token_type: feature_loss(
             prediction.of(token_type),
             target.of(token_type),
             cosine_weight=cosine_weight,
             smooth_l1_weight=smooth_l1_weight,
         )
         for token_type in target.types
-    ]
-    return torch.stack(terms).mean(dim=0)
+    }
+    if len(terms) == 1:
+        return next(iter(terms.values()))
+    return (1.0 - patch_share) * terms["cls"] + patch_share * terms["patch"]
 
 
 def distill_losses(
@@ -70,17 +84,24 @@ def distill_losses(
     *,
     cosine_weight: float = 0.5,
     smooth_l1_weight: float = 0.5,
+    patch_share: float = 0.5,
+    side_weight: float = 0.0,
 ) -> Tensor:  # [T, B], float32
-    """One row per teacher, in the order of `targets`."""
-    rows = [
-        teacher_loss(
-            predictions[name],
-            target,
-            cosine_weight=cosine_weight,
-            smooth_l1_weight=smooth_l1_weight,
-        )
-        for name, target in targets.items()
-    ]
+    """One row per teacher, in the order of `targets`: the loss of its projector.
+
+    Where it has a side head too, plus `side_weight` times the loss of that.
+    """
+    loss = partial(
+        teacher_loss,
+        cosine_weight=cosine_weight,
+        smooth_l1_weight=smooth_l1_weight,
+        patch_share=patch_share,
+    )
+    rows = []
+    for name, target in targets.items():
+        row = loss(predictions[name], target)
+        side = predictions.get(side_of(name))
+        rows.append(row if side is None else row + side_weight * loss(side, target))
     return torch.stack(rows)
 
 

@@ -58,7 +58,8 @@ def _parts(config: RunConfig, student: Student, pool: TeacherPool) -> tuple[Part
     encoder = costs.flops(lambda x: student.encoder(x, blocks=student.blocks), image)
     output = student.encoder(image, blocks=student.blocks)
     parts = [Part("encoder", config.student.model, costs.parameters(student.encoder), encoder)]
-    for name, projector in student.projectors.items():
+    sides = {f"{name} (side)": side for name, side in student.sides.items()}
+    for name, projector in [*student.projectors.items(), *sides.items()]:
         flops = costs.flops(lambda _, project=projector: project(output), image)  # type: ignore[misc]
         parts.append(Part("projector", name, costs.parameters(projector), flops))
     for name, teacher in pool.teachers.items():

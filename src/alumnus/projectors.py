@@ -16,6 +16,7 @@ from alumnus.tokens import TOKEN_TYPES, EncoderOutput, Tokens, TokenType, resize
 
 __all__ = [
     "Ladder",
+    "LinearProjector",
     "Projector",
     "ProjectorKind",
     "ProjectorSpec",
@@ -24,7 +25,7 @@ __all__ = [
     "last_block_mlp",
 ]
 
-ProjectorKind = Literal["mlp", "ladder", "transformer"]
+ProjectorKind = Literal["mlp", "ladder", "transformer", "linear"]
 NORM_EPS = 1e-6  # of the transformer projector, as in encoders
 
 
@@ -217,6 +218,36 @@ class TransformerProjector(Projector):
         return both.only(self.token_types)
 
 
+class LinearProjector(Projector):
+    """One linear layer for each token type, from the tokens after the encoder's final norm.
+
+    What it predicts is linear in what users of the bare encoder see. Initialised as the ladder.
+    """
+
+    def __init__(
+        self,
+        width: int,  # the encoder's
+        dim: int,
+        *,
+        token_types: Sequence[TokenType] = TOKEN_TYPES,
+        std: float = 0.02,  # of the initial weights
+    ) -> None:
+        super().__init__()
+        self.blocks = ()
+        self.heads = nn.ModuleDict({kind: nn.Linear(width, dim) for kind in token_types})
+        for head in self.heads.values():
+            nn.init.trunc_normal_(head.get_parameter("weight"), std=std)
+            nn.init.zeros_(head.get_parameter("bias"))
+
+    def forward(self, output: EncoderOutput) -> Tokens:
+        made = {kind: head(output.final.of(kind)) for kind, head in self._heads()}
+        grid = output.final.grid if "patch" in made else None
+        return Tokens(patches=made.get("patch"), grid=grid, cls=made.get("cls"))
+
+    def _heads(self) -> list[tuple[TokenType, nn.Module]]:
+        return [(kind, self.heads[kind]) for kind in TOKEN_TYPES if kind in self.heads]
+
+
 def build_projector(
     spec: ProjectorSpec, *, block_dims: Sequence[int], width: int, num_heads: int
 ) -> Projector:
@@ -229,6 +260,7 @@ def build_projector(
         "mlp": last_block_mlp,
         "ladder": Ladder,
         "transformer": TransformerProjector,
+        "linear": LinearProjector,
     }
     known = [
         name
@@ -242,6 +274,8 @@ def build_projector(
     if spec.kind == "transformer":
         options = {"num_heads": num_heads, **spec.options}
         return TransformerProjector(width, spec.dim, token_types=types, **options)
+    if spec.kind == "linear":
+        return LinearProjector(width, spec.dim, token_types=types, **spec.options)
     if spec.kind == "mlp":
         return last_block_mlp(block_dims, spec.dim, token_types=types, **spec.options)
     return Ladder(block_dims, spec.dim, token_types=types, **spec.options)

@@ -54,7 +54,13 @@ def new_student(config: RunConfig, teachers: Mapping[str, Teacher]) -> tuple[Stu
         )
         for name, teacher in teachers.items()
     }
-    spec = StudentSpec(encoder=encoder_spec(config), projectors=projectors)
+    side = config.projector.side
+    sides = {
+        name: ProjectorSpec(kind="linear", dim=teacher.dim, token_types=tuple(teacher.token_types))
+        for name, teacher in teachers.items()
+        if side is not None and name == side.teacher  # an optional teacher may be missing
+    }
+    spec = StudentSpec(encoder=encoder_spec(config), projectors=projectors, sides=sides)
     torch.manual_seed(derive_seed(config.train.seed, "initial weights"))
     return build_student(spec), spec
 
@@ -153,6 +159,8 @@ def build_distillation(
         bf16=choose_bf16(config.train.precision, device),
         cosine_weight=config.loss.cosine_weight,
         smooth_l1_weight=config.loss.smooth_l1_weight,
+        patch_share=config.loss.patch_share,
+        side_weight=0.0 if config.projector.side is None else config.projector.side.weight,
         network=network,
         ranks=Ranks(world.size, world.all_reduce_sum, no_sync),
         ema=ema,
