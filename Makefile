@@ -35,8 +35,8 @@ format: $(READY)  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY)  ## write the tables of docs/configuration.md anew
-	$(BIN)/python -m alumnus.settings docs/configuration.md
+docs: $(READY)  ## write the tables of docs/configuration.md and docs/finetune.md anew
+	$(BIN)/python -m alumnus.settings docs/configuration.md docs/finetune.md
 
 # The other scripts are experiments of docs/results: they need packs, and minutes to hours.
 BENCHMARKS := augmentation augmentation_table file_list logistic miniworld_render precision

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alumnus import measure
 from alumnus.data import Sample
-from alumnus.evaluation.head_training import _kept_features
+from alumnus.evaluation.head_training import keep_features
 from alumnus.evaluation.mask_crops import random_crop
 from alumnus.evaluation.masks import LabelledSource, census, cut, read_pair, scaled
 from alumnus.evaluation.miou import IGNORE
@@ -247,7 +247,7 @@ def test_the_learning_rate_is_chosen_on_training_images_that_the_head_has_not_se
 def test_windows_of_one_image_are_held_out_together(task: TaskSpec) -> None:
     dense = DenseModel(name="eyes", fn=lambda x: colours(4)(x).as_map(), window=24, dim=3)
     train = LabelledSource(task.train, census(task.train).indices)
-    kept = _kept_features(dense, train, QUICK, 8, 0, "cpu")
+    kept = keep_features(dense, train, loss_stride=8, batch_size=8)
     fitting, held_out = kept.split(0)
     assert len(fitting) + len(held_out) == len(kept.masks) > 12  # several windows an image
     seen, unseen = (set(kept.image[rows].tolist()) for rows in (fitting, held_out))

@@ -5,15 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from alumnus.config import load_config
+from alumnus.config import RunConfig, load_config
+from alumnus.finetune_config import FinetuneConfig
 from alumnus.settings import in_page, list_settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
-SETTINGS = [setting for _, settings in list_settings() for setting in settings]
+SETTINGS = [
+    setting
+    for root in (RunConfig, FinetuneConfig)
+    for _, settings in list_settings(root)
+    for setting in settings
+]
 
 
-def test_the_page_shows_the_settings_as_they_are() -> None:
-    page = PAGE.read_text()
+@pytest.mark.parametrize("name", ["configuration.md", "finetune.md"])
+def test_the_page_shows_the_settings_as_they_are(name: str) -> None:
+    page = PAGE.with_name(name).read_text()
     assert page == in_page(page), "the page is stale: run `make docs`"
 
 

@@ -362,6 +362,9 @@ class Idle:
     def blame(self) -> str:
         return ""
 
+    def cure(self, step: int) -> str:
+        return ""
+
 
 def test_the_time_of_a_look_is_no_pace_and_no_wait() -> None:
     def looks(done: int) -> Evaluation:

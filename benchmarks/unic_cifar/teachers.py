@@ -210,6 +210,10 @@ class Teaching:
     def blame(self) -> str:
         return "the loss or a gradient"
 
+    def cure(self, step: int) -> str:
+        """What to do about it."""
+        return "A lower learning rate is the usual cure."
+
 
 def see(
     source: Resident, classes: Tensor, recipe: Recipe, seed: int, position: int

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from alumnus.api import (
         DemoResult,
         DistillResult,
+        FinetuneResult,
         cache,
         compare,
         demo,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         distill,
         evaluate,
         extract,
+        finetune,
         get,
         plan,
         replay,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         text,
     )
     from alumnus.encoders import Encoder
+    from alumnus.finetuning import HeadModel, load_head
     from alumnus.plans import Plan
     from alumnus.runs import LoadedStudent, load
     from alumnus.tokens import EncoderOutput, Tokens
@@ -40,6 +43,8 @@ __all__ = [
     "DistillResult",
     "Encoder",
     "EncoderOutput",
+    "FinetuneResult",
+    "HeadModel",
     "LoadedStudent",
     "Plan",
     "Tokens",
@@ -51,8 +56,10 @@ __all__ = [
     "distill",
     "evaluate",
     "extract",
+    "finetune",
     "get",
     "load",
+    "load_head",
     "plan",
     "replay",
     "show_config",
@@ -63,10 +70,12 @@ __all__ = [
 _HOME = {
     "Encoder": "encoders",
     "EncoderOutput": "tokens",
+    "HeadModel": "finetuning",
     "LoadedStudent": "runs",
     "Tokens": "tokens",
     "Plan": "plans",
     "load": "runs",
+    "load_head": "finetuning",
 }
 
 

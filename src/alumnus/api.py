@@ -24,6 +24,8 @@ from alumnus.evaluation.suite import evaluate as evaluate_models
 from alumnus.evaluation.tasks import TaskSpec
 from alumnus.evaluation.text_features import save_text_features
 from alumnus.extraction import extract_to_file
+from alumnus.finetune_config import load_finetune_config
+from alumnus.finetuning import FinetuneResult, run_finetune
 from alumnus.hardware import choose_device
 from alumnus.heads import LinearHead, save_linear_head
 from alumnus.planning import make_plan
@@ -42,12 +44,14 @@ from alumnus.visualizing import parse_place, read_images, write_sheet
 __all__ = [
     "DemoResult",
     "DistillResult",
+    "FinetuneResult",
     "cache",
     "demo",
     "diagnose",
     "distill",
     "evaluate",
     "extract",
+    "finetune",
     "get",
     "plan",
     "replay",
@@ -100,6 +104,31 @@ def distill(
             overwrite=overwrite,
             on_interval=on_interval,
         )
+
+
+def finetune(
+    encoder: str,
+    *overrides: str,
+    head: str,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_interval: Callable[[Interval], None] | None = None,
+    **settings: Any,
+) -> FinetuneResult:
+    """Train a head for a task on an encoder, which stands still.
+
+        alumnus.finetune("runs/photos", head="classes", data="packs/clothing10", out="runs/clothes")
+        model = alumnus.load_head("runs/clothes")
+
+    `encoder` is a run, an encoder, a released checkpoint or a teacher; settings are those of
+    docs/finetune.md. Writes head.safetensors, its scores on the test images and what resuming
+    needs. ValueError (ConfigError for settings) in one sentence for whatever cannot work, before
+    anything is written.
+    """
+    config = load_finetune_config(
+        encoder, head, overrides, settings, also=preflight.before_finetuning
+    )
+    return run_finetune(config, resume=resume, overwrite=overwrite, on_interval=on_interval)
 
 
 def evaluate(

@@ -69,6 +69,35 @@ def distill(
 
 
 @app.command()
+def finetune(
+    encoder: Annotated[str, typer.Argument(help="Run, encoder, released .pth file, or teacher")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings as key=value: data=PATH out=FOLDER (docs/finetune.md)"),
+    ] = None,
+    *,
+    head: Annotated[str, typer.Option(help="What is learned: classes")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out=")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in out=")] = False,
+) -> None:
+    """Train a head on an encoder: `alumnus finetune runs/mine --head classes data=PATH out=OUT`."""
+    from alumnus import api
+
+    with _progress() as on_interval:
+        result = api.finetune(
+            encoder,
+            *(overrides or []),
+            head=head,
+            resume=resume,
+            overwrite=overwrite,
+            on_interval=on_interval,
+        )
+    print(result.table)
+    stderr.print(f"\nThe head is in {escape(str(result.folder))}; load it with\n")
+    print(result.how_to_load)
+
+
+@app.command()
 def evaluate(
     models: Annotated[
         list[str],

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from alumnus.balance import Aggregation, Scope, Sharing, Weighting
-from alumnus.config_errors import ConfigError, Problem, sentences, settled, without
+from alumnus.config_errors import ConfigError, Problem, validated
 from alumnus.encoders import PosInterp
 from alumnus.licences import Policy
 from alumnus.recipe_values import lay_over, read_recipe, recipe_names, spelled_out
@@ -364,21 +364,9 @@ def load_config(
     """
     values = read_recipe(recipe)
     said = lay_over(values, overrides, settings or {})
-    wrong: list[tuple[str, ...]] = []
-    config: RunConfig | None = None
-    for _ in range(2):  # with all settings, then without those that are wrong
-        try:
-            config = RunConfig.model_validate(without(values, wrong))
-            break
-        except ValidationError as error:
-            found = sentences(error.errors(), RunConfig)
-            said += [sentence for place, sentence in found.items() if place not in wrong]
-            wrong += found
-    if config is not None:
-        said += settled([*conflicts(config), *also(config)], wrong)
-    if said or config is None:
-        raise ConfigError("\n".join(dict.fromkeys(said)))
-    return config
+    return validated(
+        RunConfig, values, said=said, problems=lambda config: [*conflicts(config), *also(config)]
+    )
 
 
 def conflicts(config: RunConfig) -> Iterator[Problem]:

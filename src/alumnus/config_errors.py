@@ -2,15 +2,16 @@
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from alumnus.spelling import unknown
 
-__all__ = ["ConfigError", "Problem", "sentences", "settled", "without"]
+__all__ = ["ConfigError", "Problem", "sentences", "settled", "validated", "without"]
 
+M = TypeVar("M", bound=BaseModel)
 Place = tuple[str, ...]  # the keys down to a setting; numbers of list items as words
 
 
@@ -23,6 +24,36 @@ class Problem(NamedTuple):
 
     sentence: str
     keys: tuple[str, ...]
+
+
+def validated(
+    root: type[M],
+    values: Mapping[str, Any],
+    *,
+    said: Sequence[str] = (),
+    problems: Callable[[M], Iterable[Problem]] = lambda _: (),
+) -> M:
+    """The configuration that the values are; ConfigError lists all that is wrong, `said` first.
+
+    `problems` are those of settings together; of a setting that is wrong by itself they are
+    not judged.
+    """
+    sayings = [*said]
+    wrong: list[Place] = []
+    config: M | None = None
+    for _ in range(2):  # with all settings, then without those that are wrong
+        try:
+            config = root.model_validate(without(values, wrong))
+            break
+        except ValidationError as error:
+            found = sentences(error.errors(), root)
+            sayings += [sentence for place, sentence in found.items() if place not in wrong]
+            wrong += found
+    if config is not None:
+        sayings += settled(problems(config), wrong)
+    if sayings or config is None:
+        raise ConfigError("\n".join(dict.fromkeys(sayings)))
+    return config
 
 
 def sentences(errors: Sequence[Mapping[str, Any]], root: type[BaseModel]) -> dict[Place, str]:

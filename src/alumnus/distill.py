@@ -184,6 +184,13 @@ class Distillation:
         ]
         return f"the loss of {', '.join(named)}" if named else "a gradient"
 
+    def cure(self, step: int) -> str:
+        """What to do where a step was not finite."""
+        return (
+            "A lower learning rate (optim.lr) or clipping (optim.clip_norm) is the usual cure; "
+            f"look closer with: alumnus replay RUN {step}"
+        )
+
     def forward(
         self, batch: DistillBatch, step: int, momentum: float
     ) -> tuple[Tensor, Tensor, dict[tuple[str, TokenType], Moments]]:

@@ -15,15 +15,16 @@ from alumnus.config import RunConfig, SourceSection, TeacherSection
 from alumnus.config_errors import Problem
 from alumnus.data import open_source
 from alumnus.evaluation.text_features import load_text_features
+from alumnus.finetune_config import FinetuneConfig
 from alumnus.hardware import choose_device
 from alumnus.licences import Terms, refusals
 from alumnus.measure import parse_task
 from alumnus.projectors import ProjectorSpec
-from alumnus.runs import keeps_projectors
+from alumnus.runs import is_encoder, keeps_projectors
 from alumnus.student import StudentSpec, build_student
 from alumnus.teachers import TEACHERS, check_teacher, known_terms
 
-__all__ = ["before_a_run", "before_teachers_run"]
+__all__ = ["before_a_run", "before_finetuning", "before_teachers_run"]
 
 
 def before_a_run(config: RunConfig) -> Iterator[Problem]:
@@ -57,6 +58,25 @@ def before_teachers_run(config: RunConfig) -> Iterator[Problem]:
         choose_device(config.train.device)
     except ValueError as error:
         yield Problem(str(error), ("train.device",))
+
+
+def before_finetuning(config: FinetuneConfig) -> Iterator[Problem]:
+    """Whatever stands in the way of `alumnus finetune`."""
+    path = Path(config.encoder).expanduser()
+    if not is_encoder(path):
+        try:
+            check_teacher(config.encoder)
+        except ValueError as error:
+            yield Problem(str(error), ("encoder",))
+    parts = [part.strip() for part in (config.data or "").split(",") if part.strip()]
+    if len(parts) == 1:
+        parts = [f"{parts[0]}:train", f"{parts[0]}:test"]
+    for spec in parts:
+        yield from _bad_source("data", SourceSection(path=spec))
+    try:
+        choose_device(config.device)
+    except ValueError as error:
+        yield Problem(str(error).removeprefix("train."), ("device",))
 
 
 def _bad_teacher(name: str, section: TeacherSection) -> Iterator[Problem]:

@@ -30,10 +30,11 @@ class RunFolder:
     """Paths inside a run's folder."""
 
     path: Path
+    settings: str = "config.yaml"  # the name of its configuration, which tells its kind
 
     @property
     def config(self) -> Path:
-        return self.path / "config.yaml"
+        return self.path / self.settings
 
     @property
     def checkpoints(self) -> Path:
@@ -76,11 +77,11 @@ class RunFolder:
             return
         is_run = self.config.is_file()
         if resume and not is_run:
-            raise ValueError(f"{self.path} holds no run that could be resumed: no config.yaml")
+            raise ValueError(f"{self.path} holds no run that could be resumed: no {self.settings}")
         if resume and _without_out(self.config.read_text()) != _without_out(config_yaml):
             raise ValueError(
                 f"the run in {self.path} has another configuration than this command: see its "
-                "config.yaml; resume it with the same settings, or choose another out="
+                f"{self.settings}; resume it with the same settings, or choose another out="
             )
         if not resume and not overwrite:
             raise ValueError(
@@ -89,7 +90,7 @@ class RunFolder:
             )
         if overwrite and not is_run:
             raise ValueError(
-                f"{self.path} is not a run of alumnus (no config.yaml), so --overwrite does "
+                f"{self.path} is not a run of alumnus (no {self.settings}), so --overwrite does "
                 "not remove it: choose another out="
             )
 
@@ -124,6 +125,22 @@ class RunFolder:
             write_atomically(self.config, config_yaml)
             record = json.dumps(environment(), indent=1)
             write_atomically(self.path / "environment.json", record + "\n")
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """What the package says goes to log.txt too."""
+        handler = logging.FileHandler(self.log)
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+        logger = logging.getLogger("alumnus")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(min(level or logging.INFO, logging.INFO))
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            handler.close()
 
 
 def environment() -> dict[str, Any]:

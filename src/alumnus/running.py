@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,7 +143,7 @@ def run_config(
         world.first_alone(partial(folder.open, to_yaml(config), overwrite=overwrite))
         world.first_alone(partial(_write_licences, config, folder, teachers))
         if world.is_first:
-            stack.enter_context(_log_file(folder.log))
+            stack.enter_context(folder.logged())
         for choice in parts.choices:
             log.info("auto      %s", choice)
         _introduce(config, run, images, teachers, world)
@@ -369,20 +369,3 @@ def _introduce(
         run.device,
         "" if world.size == 1 else f", {world.size} processes ({config.train.parallel})",
     )
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """What the package says goes to log.txt too."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-    logger = logging.getLogger("alumnus")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(min(level or logging.INFO, logging.INFO))
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()

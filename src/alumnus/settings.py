@@ -1,6 +1,7 @@
 """Every setting with its default and meaning, read off the configuration's classes.
 
-`python -m alumnus.settings docs/configuration.md` writes the tables of that page anew.
+`python -m alumnus.settings docs/configuration.md` writes the tables of that page anew, and those
+of docs/finetune.md likewise.
 """
 
 import sys
@@ -12,10 +13,14 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from alumnus.config import RunConfig, Section
+from alumnus.finetune_config import FinetuneConfig
 
 __all__ = ["Setting", "in_page", "list_settings"]
 
-MARK = "<!-- below: written by `make docs` from src/alumnus/config.py -->"
+MARKS: dict[str, type[Section]] = {
+    "<!-- below: written by `make docs` from src/alumnus/config.py -->": RunConfig,
+    "<!-- below: written by `make docs` from src/alumnus/finetune_config.py -->": FinetuneConfig,
+}
 MANY: dict[Any, str] = {dict: ".NAME", list: ".N"}
 WORDS: dict[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
@@ -29,19 +34,20 @@ class Setting(NamedTuple):
     description: str
 
 
-def list_settings() -> list[tuple[str, list[Setting]]]:
+def list_settings(root: type[Section] = RunConfig) -> list[tuple[str, list[Setting]]]:
     """The settings by section, each with what the section is, in the order of a configuration."""
     groups: dict[str, list[Setting]] = {}
-    for about, setting in _settings(RunConfig, ""):
+    for about, setting in _settings(root, ""):
         groups.setdefault(about, []).append(setting)
     return list(groups.items())
 
 
 def in_page(page: str) -> str:
-    """A Markdown page with the tables below its mark as they should be."""
-    head, mark, _ = page.partition(MARK)
-    if not mark:
-        raise ValueError(f"the page has no line {MARK!r}")
+    """A Markdown page with the tables below its mark as they should be; the mark says which."""
+    mark = next((mark for mark in MARKS if mark in page), None)
+    if mark is None:
+        raise ValueError(f"the page has no line {' or '.join(map(repr, MARKS))}")
+    head, _, _ = page.partition(mark)
     blocks = [
         "\n".join(
             [
@@ -51,7 +57,7 @@ def in_page(page: str) -> str:
                 *(f"| `{s.key}` | {s.default} | {s.kind} | {s.description} |" for s in settings),
             ]
         )
-        for about, settings in list_settings()
+        for about, settings in list_settings(MARKS[mark])
     ]
     return "\n\n".join([head + mark, *blocks]) + "\n"
 
@@ -123,5 +129,5 @@ def _yaml(value: object) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(in_page(path.read_text()))
+    for name in sys.argv[1:]:
+        Path(name).write_text(in_page(Path(name).read_text()))

@@ -20,7 +20,15 @@ from alumnus.heads import LinearHead
 from alumnus.randomness import derive_seed
 from alumnus.training.schedules import poly_schedule
 
-__all__ = ["HeadTraining", "Objective", "TrainedHead", "fit_head", "train_head"]
+__all__ = [
+    "HeadTraining",
+    "KeptFeatures",
+    "Objective",
+    "TrainedHead",
+    "fit_head",
+    "keep_features",
+    "train_head",
+]
 
 WARMUP = 1500 / 40_000  # of the steps
 CACHE_GIB = 4.0  # of features, the most that is kept
@@ -97,7 +105,14 @@ def train_head(
     if protocol.augment:
         batches = _augmented(model, train, protocol, batch_size, num_workers, device, seed)
         return TrainedHead(fit(batches, lr=first), first)
-    kept = _kept_features(model, train, protocol, batch_size, num_workers, device)
+    kept = keep_features(
+        model,
+        train,
+        loss_stride=protocol.loss_stride,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+    )
     fitting, held_out = kept.split(seed)
 
     def fitted(rows: Tensor, lr: float) -> LinearHead:
@@ -144,7 +159,7 @@ def fit_head(
 
 @torch.no_grad()
 def _predicted(
-    head: LinearHead, kept: "_Kept", rows: Tensor, device: str | torch.device
+    head: LinearHead, kept: "KeptFeatures", rows: Tensor, device: str | torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and labels of some windows."""
     for part in rows.split(SCORED):
@@ -152,7 +167,7 @@ def _predicted(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class KeptFeatures:
     """Features and masks of windows, on the CPU."""
 
     features: Tensor  # [n, D, h, w] float32
@@ -201,19 +216,22 @@ class _Windows(Dataset[tuple[Tensor, Tensor]]):
         return torch.stack([window for window, _ in parts]), coarse[:, 0]
 
 
-def _kept_features(
+@torch.no_grad()
+def keep_features(
     model: DenseModel,
     train: LabelledSource,
-    protocol: HeadTraining,
+    *,
+    loss_stride: int,
     batch_size: int,
-    num_workers: int,
-    device: str | torch.device,
-) -> _Kept:
+    num_workers: int = 0,
+    device: str | torch.device = "cpu",
+    remedy: str = "add --augment",
+) -> KeptFeatures:
     """Features and masks of all windows of the training images.
 
-    ValueError where they would take more than `CACHE_GIB`.
+    ValueError where they would take more than `CACHE_GIB`; `remedy` has them computed anew.
     """
-    windows = _Windows(train, model, protocol.loss_stride)
+    windows = _Windows(train, model, loss_stride)
     features: list[Tensor] = []
     masks: list[Tensor] = []
     loader = DataLoader(windows, batch_size=None, num_workers=num_workers)
@@ -227,10 +245,10 @@ def _kept_features(
                 raise ValueError(
                     f"the features of {len(windows)} images of {train.source.name!r} would take "
                     f"about {gib:.0f} GiB for {model.name} at {model.window} px, and at most "
-                    f"{CACHE_GIB:.0f} are kept: add --augment, which computes them anew at "
+                    f"{CACHE_GIB:.0f} are kept: {remedy}, which computes them anew at "
                     "each step, or take a smaller size or fewer images (PATH:train[:1000])"
                 )
-    return _Kept(
+    return KeptFeatures(
         features=torch.cat(features),
         masks=torch.cat(masks),
         image=torch.cat([torch.full((len(m),), i) for i, m in enumerate(masks)]),

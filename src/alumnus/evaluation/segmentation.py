@@ -128,7 +128,7 @@ def _at_size(logits: Tensor, size: torch.Size) -> Tensor:  # [B, K, H, W]
 
 @dataclass(frozen=True, kw_only=True)
 class DenseModel:
-    """Feature maps of square windows, without gradients."""
+    """Feature maps of square windows, without gradients unless the model learns."""
 
     name: str
     fn: Callable[[Tensor], Tensor]  # [B, 3, S, S] ImageNet-normalised -> [B, D, h, w]

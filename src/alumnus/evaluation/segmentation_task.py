@@ -155,12 +155,13 @@ def dense_model(
     layers: int = 1,
     head: LinearHead | None = None,
     with_cls: bool = False,
+    learns: bool = False,
 ) -> DenseModel:
     """The model at the size of the task, as near as its patch and its nature let it come.
 
     With a given head, of as many last layers as make up its width. `with_cls` puts [CLS], where
-    the model has one, behind each patch token. LacksFeatureError where the model has no patches,
-    no such layers or another width.
+    the model has one, behind each patch token. Gradients reach a model that `learns`.
+    LacksFeatureError where the model has no patches, no such layers or another width.
     """
     if model.fixed_size and model.size_px is not None:
         window = model.size_px
@@ -183,7 +184,7 @@ def dense_model(
             raise LacksFeatureError(str(error)) from error
 
     def features(images: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             tokens = fn(images)
             patches = tokens.as_map()
             if not with_cls or tokens.cls is None:

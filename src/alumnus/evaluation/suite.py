@@ -17,7 +17,7 @@ from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskReco
 from alumnus.evaluation.segmentation_task import OnHead, segment, segmentation_protocol
 from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskSpec
 
-__all__ = ["CONSTANT", "TaskSpec", "evaluate"]
+__all__ = ["CONSTANT", "TaskSpec", "class_numbers", "evaluate", "task_record"]
 
 CONSTANT = "constant"  # the row of the trivial predictor
 SYNSET = re.compile(r"n\d{8}")  # of WordNet; sets of ImageNet's classes number them as sorted
@@ -68,7 +68,7 @@ def evaluate(
             scores[task.name] = {**found.scores, CONSTANT: found.constant}
             missing[task.name] = dict(found.missing)
             how = segmentation_protocol(task)
-            records[task.name] = _record(task, found.train, found.test, how)
+            records[task.name] = task_record(task, found.train, found.test, how)
         if task.kind == "depth":
             found = measure_depth(
                 models,
@@ -81,7 +81,7 @@ def evaluate(
             scores[task.name] = {**found.scores, CONSTANT: found.constant}
             missing[task.name] = dict(found.missing)
             how = depth_protocol(task)
-            records[task.name] = _record(task, found.train, found.test, how)
+            records[task.name] = task_record(task, found.train, found.test, how)
     for group in _groups([task for task in tasks if task.kind not in ("segmentation", "depth")]):
         first = group[0]
         train = None
@@ -109,7 +109,7 @@ def evaluate(
                 scores[task.name][CONSTANT] = constant_score(task, learned, held)
                 used = None if learned is None else learned.indices
                 how = protocol(task)
-                records[task.name] = _record(task, used, test[any_model].indices, how)
+                records[task.name] = task_record(task, used, test[any_model].indices, how)
     return Results(
         models=(
             *(ModelRecord(name=m.name, kind=m.kind) for m in models),
@@ -161,7 +161,7 @@ def _extract(
     """Features of one source for all models, with classes numbered as in training."""
     say(f"features of {source.name}: {len(source)} images")
     task = group[0]
-    renumber = _class_numbers(source, task)
+    renumber = class_numbers(source, task)
     features = extract_all(
         {m.name: m.fn for m in models},
         source,
@@ -194,7 +194,7 @@ def _extract(
     }
 
 
-def _class_numbers(source: Source, task: TaskSpec) -> Tensor | None:
+def class_numbers(source: Source, task: TaskSpec) -> Tensor | None:
     """For each class of `source` its number in the task; None where they are numbered alike."""
     ours, theirs = source.classes, task.classes
     if ours is None and task.text is not None:
@@ -227,15 +227,16 @@ def _numbered_classes(source: Source, named: tuple[str, ...]) -> tuple[str, ...]
 
 def _among(task: TaskSpec) -> Tensor | None:
     """The classes that a prediction may choose from; None: all of the task."""
-    return None if task.among == "train" else _class_numbers(task.test, task)
+    return None if task.among == "train" else class_numbers(task.test, task)
 
 
-def _record(
+def task_record(
     task: TaskSpec,
     train: Tensor | None,  # [n] int64, places in the source; None: learns from nothing
     test: Tensor,  # [m] int64
     how: Mapping[str, JsonValue],
 ) -> TaskRecord:
+    """A column of the results: the images that were used, and the protocol `how`."""
     return TaskRecord(
         name=task.name,
         kind=task.kind,

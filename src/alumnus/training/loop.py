@@ -35,6 +35,9 @@ class Trainable(Protocol[B_contra]):
     def blame(self) -> str:
         """What was not finite in step "first_bad", in words; asked once, when the run stops."""
 
+    def cure(self, step: int) -> str:
+        """What to do about it, in words."""
+
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient was not finite; weights and statistics are those before that step."""
@@ -182,8 +185,7 @@ class Trainer(Generic[B]):
         raise NonFiniteError(
             f"in step {bad} (image positions {bad * images} to {bad * images + images - 1}) "
             f"{self.trainable.blame()} was not finite; nothing was changed from then on. "
-            "A lower learning rate (optim.lr) or clipping (optim.clip_norm) is the usual cure; "
-            f"look closer with: alumnus replay RUN {bad}"
+            f"{self.trainable.cure(bad)}"
         )
 
     def _interval(

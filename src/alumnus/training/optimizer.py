@@ -38,17 +38,21 @@ def build_adamw(
     betas: tuple[float, float] = (0.9, 0.99),
     eps: float = 1e-8,
     weight_decay: float = 0.03,
+    peak_of: Callable[[str], float] = lambda _: 1.0,
 ) -> torch.optim.AdamW:
     """Fused AdamW over the two groups; the rate is set at every step by the schedule.
 
-    Fused because it honours `found_inf`: a bad step is then cancelled on the device.
+    Fused because it honours `found_inf`: a bad step is then cancelled on the device. Where
+    parameters have rates of their own, by name, there are groups for each, which hold it as
+    "peak".
     """
     decayed, plain = parameter_groups(module.named_parameters())
     groups = [
-        {"params": part, "weight_decay": decay}
+        {"params": part, "weight_decay": decay, "peak": peak}
         for named, decay in ((decayed, weight_decay), (plain, 0.0))
+        for peak in dict.fromkeys(map(peak_of, named))
         for sharded in (False, True)  # fused kernels take either kind, not both at once
-        if (part := [p for p in named.values() if is_shard(p) is sharded])
+        if (part := [p for n, p in named.items() if peak_of(n) == peak and is_shard(p) is sharded])
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 

@@ -1,0 +1,109 @@
+"""Settings of `alumnus finetune`: typed, frozen, strict, all mistakes said at once."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from alumnus.config import PositiveInt, Probability, Section
+from alumnus.config_errors import Problem, validated
+from alumnus.recipe_values import lay_over
+
+__all__ = [
+    "EPOCHS",
+    "FinetuneConfig",
+    "HeadName",
+    "finetune_conflicts",
+    "load_finetune_config",
+    "to_yaml",
+]
+
+HeadName = Literal["classes"]
+EPOCHS = 20.0
+
+
+class FinetuneConfig(Section):
+    """One head on one encoder: what is learned, from which images, how and for how long."""
+
+    encoder: str = Field(description="run, exported folder, released file or teacher")
+    head: HeadName = Field("classes", description="what is learned: `--head`")
+    data: str | None = Field(None, description="PATH (its splits train and test) or TRAIN,TEST")
+    size: PositiveInt | None = Field(
+        None, description="px, side of the images; null: of classes the encoder's own or 224"
+    )
+    augment: bool = Field(
+        False, description="random crops, whose features are computed in each step"
+    )
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the training images; null: 20, or by `steps`"
+    )
+    steps: PositiveInt | None = Field(
+        None, description="optimiser steps, or `epochs`: the last one given counts"
+    )
+    batch_size: int = Field(32, ge=2, description="images or windows of a step")
+    lr: float = Field(3e-3, gt=0, description="peak rate of the head")
+    weight_decay: float = Field(1e-4, ge=0, description="of AdamW; not on biases and 1-D tensors")
+    warmup: Probability = Field(0.05, description="share of the run, before the cosine to 0")
+    seed: int = Field(0, ge=0, description="of weights, order and augmentation")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="by hardware")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0, ...")
+    threads: PositiveInt | None = Field(None, description="CPU threads; null: torch's choice")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="data processes; auto: by cores"
+    )
+    log_every: PositiveInt = Field(20, description="steps between reports")
+    evaluations: Annotated[int, Field(ge=0)] = Field(
+        5, description="looks at held-out training images in a run"
+    )
+    checkpoints: PositiveInt = Field(5, description="times the state is saved in a run")
+    keep: PositiveInt = Field(2, description="newest checkpoints that stay")
+    out: str | None = Field(None, description="folder of the result")
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """`[TRAIN, TEST]` as `TRAIN,TEST`."""
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def load_finetune_config(
+    encoder: str,
+    head: str,
+    overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    *,
+    also: Callable[[FinetuneConfig], Iterable[Problem]] = lambda _: (),
+) -> FinetuneConfig:
+    """The settings of `key=value` words and keywords; ConfigError lists all that is wrong."""
+    values: dict[str, Any] = {"encoder": encoder, "head": head}
+    said = lay_over(values, overrides, settings or {})
+    return validated(
+        FinetuneConfig,
+        values,
+        said=said,
+        problems=lambda config: [*finetune_conflicts(config), *also(config)],
+    )
+
+
+def finetune_conflicts(config: FinetuneConfig) -> Iterator[Problem]:
+    """Settings that are missing, or impossible together, as far as they alone tell."""
+    if config.out is None:
+        yield Problem("where should the result be written? give out=FOLDER", ("out",))
+    parts = [] if config.data is None else [part.strip() for part in config.data.split(",")]
+    if config.data is None:
+        yield Problem(
+            "there are no images to learn from: give data=PATH, with splits train and test, or "
+            "data=TRAIN,TEST",
+            ("data",),
+        )
+    elif not all(parts) or len(parts) > 2:
+        yield Problem(
+            f"data is {config.data!r}, but must be PATH, with splits train and test, or TRAIN,TEST",
+            ("data",),
+        )
+
+
+def to_yaml(config: FinetuneConfig) -> str:
+    """All settings, every default spelled out."""
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

@@ -1,0 +1,189 @@
+"""One run of `alumnus finetune`, from its settings to the measured head."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alumnus import measure
+from alumnus.evaluation.results import ModelRecord, Results
+from alumnus.evaluation.suite import CONSTANT
+from alumnus.evaluation.tasks import TaskSpec
+from alumnus.finetune_config import EPOCHS, FinetuneConfig, to_yaml
+from alumnus.finetuning.backbone import Backbone, open_backbone
+from alumnus.finetuning.course import Course, Finding
+from alumnus.finetuning.head_files import save_head
+from alumnus.finetuning.kinds import KINDS
+from alumnus.finetuning.tuning import Tuning
+from alumnus.hardware import choose_bf16, choose_device
+from alumnus.report.table import plain, results_table
+from alumnus.run_folder import RunFolder
+from alumnus.training.checkpoint import Checkpoints
+from alumnus.training.logs import MetricsLog
+from alumnus.training.loop import Evaluation, Interval, StoppedError, Trainer
+from alumnus.training.optimizer import build_adamw
+from alumnus.training.schedules import cosine_schedule, evenly_spaced, total_steps
+from alumnus.training.stopping import stop_on_signals
+
+__all__ = ["SETTINGS", "FinetuneResult", "run_finetune"]
+
+log = logging.getLogger(__name__)
+
+SETTINGS = "finetune.yaml"  # in the folder of a result
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a finished `alumnus finetune` left."""
+
+    folder: Path
+    steps: int
+    loss: float | None  # of the last report; None where nothing was left to do
+    results: Results  # on the test images
+
+    @property
+    def table(self) -> str:
+        """The scores as text, with what they consist of."""
+        return plain(results_table(self.results))
+
+    @property
+    def how_to_load(self) -> str:
+        """The lines that use the head."""
+        return f'import alumnus\nmodel = alumnus.load_head("{self.folder}")'
+
+
+def run_finetune(
+    config: FinetuneConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_interval: Callable[[Interval], None] | None = None,
+) -> FinetuneResult:
+    """Train the head of a configuration, measure it, write both to its folder."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError("finetune runs in one process: start it without torchrun")
+    assert config.out is not None, "checked by the configuration"
+    folder = RunFolder(Path(config.out).expanduser(), SETTINGS)
+    folder.check(to_yaml(config), resume=resume, overwrite=overwrite)
+    device = choose_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    task = _task(config)
+    backbone = open_backbone(config.encoder, device)
+    course = KINDS[config.head].course(config, backbone, task, device)
+    with folder.held():
+        folder.open(to_yaml(config), overwrite=overwrite)
+        with folder.logged():
+            steps, loss = _train(config, course, device, folder, resume=resume, also=on_interval)
+            course.head.eval()
+            save_head(
+                folder.path, course.head, course.spec, encoder=config.encoder, backbone=backbone
+            )
+            log.info("measuring on %d images of %s", len(task.test), task.test.name)
+            results = _results(config, backbone, course.test())
+            results.save(folder.evaluation / "results.json")
+    return FinetuneResult(folder.path, steps, loss, results)
+
+
+def _task(config: FinetuneConfig) -> TaskSpec:
+    """The images, opened and looked at; ValueError where they have other labels or none."""
+    kind = KINDS[config.head]
+    [task] = measure.parse_tasks(
+        [f"{kind.task}={config.data}"], size_px=config.size, trials=1, seed=config.seed
+    )
+    return replace(task, name=f"{task.test.name} {kind.score}")
+
+
+def _train(
+    config: FinetuneConfig,
+    course: Course[Any],
+    device: torch.device,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    also: Callable[[Interval], None] | None,
+) -> tuple[int, float | None]:
+    """Finished steps, and the loss of the last report."""
+    trainer = _trainer(config, course, device, folder)
+    first = trainer.resume() if resume else 0
+    if first:
+        log.info("resumed after step %d of %d", first, trainer.steps)
+    losses: list[float] = []
+    metrics = MetricsLog(folder.metrics, folder.tensorboard, names={}, first_step=first)
+
+    def report(interval: Interval) -> None:
+        metrics(interval)
+        losses.append(interval.metrics["loss"])
+        if also is not None:
+            also(interval)
+
+    trainer.on_log = report
+    with stop_on_signals() as stop_requested:
+        trainer.stop_requested = stop_requested
+        try:
+            done = trainer.run()
+        except StoppedError as stopped:
+            stopped.exit_code = stop_requested.exit_code
+            raise
+        finally:
+            metrics.close()
+    return done, losses[-1] if losses else None
+
+
+def _trainer(
+    config: FinetuneConfig, course: Course[Any], device: torch.device, folder: RunFolder
+) -> Trainer[Any]:
+    steps = config.steps or total_steps(
+        config.epochs or EPOCHS, images=course.examples, batch=config.batch_size
+    )
+    share = cosine_schedule(1.0, 0.0, steps=steps, warmup_steps=int(config.warmup * steps))
+    module = torch.nn.ModuleDict({"head": course.head})
+    tuning: Tuning[Any] = Tuning(
+        course,
+        module,
+        build_adamw(module, weight_decay=config.weight_decay, peak_of=lambda _: config.lr),
+        share=lambda step: float(share[step]),
+        bf16=choose_bf16(config.precision, device),
+    )
+    log.info("training  %d steps of %d, %d images", steps, config.batch_size, course.examples)
+
+    def look(step: int) -> Evaluation:
+        module.eval()
+        found = course.look()
+        for name, value in found.items():
+            log.info("held out  %s %.1f after step %d", name, value, step)
+        return Evaluation({f"held_out/{name}": value for name, value in found.items()})
+
+    return Trainer(
+        trainable=tuning,
+        batches=course.batches,
+        steps=steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        log_every=config.log_every,
+        save_at=frozenset(evenly_spaced(steps, min(steps, config.checkpoints))),
+        checkpoints=Checkpoints(folder.checkpoints, keep=config.keep),
+        evaluate_at=frozenset(
+            evenly_spaced(steps, min(steps, config.evaluations)) if config.evaluations else ()
+        ),
+        on_eval=look,
+    )
+
+
+def _results(config: FinetuneConfig, backbone: Backbone, found: Finding) -> Results:
+    """The head's score and that of a constant prediction, as results of an evaluation."""
+    name, metric = backbone.model.name, KINDS[config.head].metric
+    task = replace(found.record, kind=config.head, metric=metric)
+    return Results(
+        models=(
+            ModelRecord(name=name, kind="student"),
+            ModelRecord(name=CONSTANT, kind="baseline"),
+        ),
+        tasks=(task,),
+        scores={task.name: {name: found.score, CONSTANT: found.constant}},
+        missing={task.name: {}},
+    )
