@@ -1,0 +1,8 @@
+"""Body regression in the manner of Multi-HMR (arXiv 2402.14654): who is where, in which pose."""
+
+from alumnus.heads.people.files import load_people, save_people
+from alumnus.heads.people.head import People, PeopleHead, detect
+from alumnus.heads.people.regressor import Cells
+from alumnus.heads.people.spec import PeopleSpec
+
+__all__ = ["Cells", "People", "PeopleHead", "PeopleSpec", "detect", "load_people", "save_people"]

@@ -1,0 +1,298 @@
+"""The people head and its helpers have the numbers of the published system."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from alumnus.heads.people import Cells, PeopleHead, PeopleSpec, detect, load_people, save_people
+from alumnus.heads.people.camera import (
+    camera_embedding,
+    distance_from_nearness,
+    nearness_from_distance,
+    project,
+    unproject,
+)
+from alumnus.heads.people.losses import (
+    Bodies,
+    LossWeights,
+    cell_targets,
+    detection_loss,
+    people_losses,
+    total_loss,
+)
+from alumnus.heads.people.placement import place
+from alumnus.heads.people.rotations import (
+    matrix_from_rotvec,
+    matrix_from_six,
+    rotvec_from_matrix,
+    six_from_matrix,
+)
+from golden_files import sub, threed
+
+TENSORS, SETTINGS = threed("g_multihmr")
+HELPERS, HELPER_SETTINGS = threed("g_multihmr_helpers")
+LOSSES, LOSS_SETTINGS = threed("g_multihmr_losses")
+HEAD = {k: v for k, v in sub(TENSORS, "w/").items() if not k.startswith("backbone.")}
+
+
+def close(found: Tensor, expected: Tensor, *, tolerance: float = 1e-5) -> None:
+    """Within `tolerance` of the output's scale, as the fixtures' README asks."""
+    atol = tolerance * max(1.0, expected.abs().max().item())
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def golden_spec() -> PeopleSpec:
+    cfg = SETTINGS["cfg"]
+    rotations = HEAD["x_attention_head.init_body_pose"].shape[1] // 6
+    grid = HEAD["x_attention_head.cross_queries_x"].shape[0]
+    return PeopleSpec(
+        dim=cfg["ed"],
+        patch_size=cfg["img"] // grid,
+        grid=grid,
+        camera_bands=cfg["bands"],
+        camera_max_resolution=cfg["maxres"],
+        rotations=rotations,
+        betas=HEAD["x_attention_head.init_betas"].shape[1],
+        kid_betas=HEAD["x_attention_head.init_betas_kid"].shape[1],
+        expressions=HEAD["x_attention_head.init_expression"].shape[1],
+        width=cfg["hd"],
+        depth=cfg["xd"],
+        heads=cfg["xh"],
+        head_dim=cfg["xdh"],
+        mlp_dim=cfg["xm"],
+    )
+
+
+@pytest.fixture(scope="module")
+def head() -> PeopleHead:
+    head = PeopleHead(golden_spec())
+    head.load_state_dict(HEAD, strict=True)
+    return head.eval()
+
+
+def cells(prefix: str) -> Cells:
+    return Cells(*(TENSORS[f"{prefix}idx{i}"] for i in range(3)))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["hph", "hph_gap"])
+def test_regressor_gives_the_published_numbers(head: PeopleHead, case: str) -> None:
+    found = head.x_attention_head(TENSORS["hph/in_feat"], cells(f"{case}/in_"))
+    close(found.rotations[:, :1], TENSORS[f"{case}/out_global_orient"])
+    close(found.rotations[:, 1:], TENSORS[f"{case}/out_body_pose"])
+    close(found.shape, TENSORS[f"{case}/out_betas"])
+    close(found.camera, TENSORS[f"{case}/out_cam"])
+    close(found.expression, TENSORS[f"{case}/out_expression"])
+
+
+@pytest.mark.golden
+def test_camera_embedding_is_the_published_one() -> None:
+    spec, grid = golden_spec(), TENSORS["mid/camera_embedding"].shape[1:3]
+    found = camera_embedding(
+        TENSORS["in/K"],
+        grid=(grid[0], grid[1]),
+        patch_size=spec.patch_size,
+        bands=spec.camera_bands,
+        max_resolution=spec.camera_max_resolution,
+    )
+    close(found.permute(0, 2, 3, 1), TENSORS["mid/camera_embedding"])
+
+
+@pytest.mark.golden
+def test_scores_are_the_published_ones(head: PeopleHead) -> None:
+    close(head.scores(TENSORS["mid/backbone_tokens"]), TENSORS["mid/scores_raw"])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["train_out", "out"])
+def test_head_gives_the_published_people(head: PeopleHead, name: str) -> None:
+    given = cells(f"det/nms{SETTINGS['nms']}/") if name == "train_out" else None
+    found = head(
+        TENSORS["mid/backbone_tokens"],
+        TENSORS["in/K"],
+        given,
+        threshold=SETTINGS["threshold"],
+    )
+    expected = sub(TENSORS, f"{name}/")
+    close(found.location, expected["loc"])
+    close(found.shape, expected["shape"])
+    close(found.expression, expected["expression"])
+    if name == "out":
+        close(found.distance[:, None], expected["dist"])
+        close(found.translation, expected["transl"])
+    else:
+        close(found.nearness[:, None], expected["dist_postprocessed"])
+        close(found.offset, expected["offset"])
+        close(found.rotations, expected["rotmat"])
+
+
+@pytest.mark.golden
+def test_suppression_and_threshold_detect_the_published_cells() -> None:
+    for window in (int(k.split("/")[1][3:]) for k in TENSORS if k.endswith("/scores_detected")):
+        scores = TENSORS["mid/scores_raw"]
+        found = detect(scores, threshold=SETTINGS["threshold"], window=window)
+        for ours, theirs in zip(found, cells(f"det/nms{window}/"), strict=True):
+            torch.testing.assert_close(ours, theirs)
+        close(scores[found], TENSORS[f"det/nms{window}/scores_detected"])
+
+
+@pytest.mark.golden
+def test_people_of_one_image_do_not_see_those_of_another(head: PeopleHead) -> None:
+    people = cells("hph/in_")
+    features = TENSORS["hph/in_feat"]
+    together = head.x_attention_head(features, people)
+    for image in people.image.unique():
+        mine = people.image == image
+        alone = head.x_attention_head(features, Cells(*(x[mine] for x in people)))
+        for ours, theirs in zip(alone, together, strict=True):
+            close(ours, theirs[mine])
+
+
+@pytest.mark.golden
+def test_projection_and_its_inverse_are_the_published_ones() -> None:
+    pixels = project(HELPERS["cam/pts"], HELPERS["cam/K"])
+    close(pixels, HELPERS["cam/projected"])
+    back = unproject(HELPERS["cam/projected"], HELPERS["cam/dist"], HELPERS["cam/K"])
+    close(back, HELPERS["cam/unprojected"])
+
+
+@pytest.mark.golden
+def test_nearness_is_the_published_log_depth() -> None:
+    depth = sub(HELPERS, "depth/")
+    K = torch.diag_embed(torch.stack([depth["focal"]] * 3, dim=1))
+    side = HELPER_SETTINGS["depth_img_size"]
+    close(nearness_from_distance(depth["metric"], K, side_px=side), depth["target"])
+    close(distance_from_nearness(depth["target"], K, side_px=side), depth["back"])
+
+
+@pytest.mark.golden
+def test_rotations_are_the_published_ones() -> None:
+    close(matrix_from_six(HELPERS["rot6d/in"]), HELPERS["rot6d/rotmat"])
+    close(matrix_from_six(HELPERS["rot6d_edge/in"]), HELPERS["rot6d_edge/rotmat"], tolerance=1e-4)
+    other = HELPERS["rot6d/rotmat_rowmajor_3x2_layout"]
+    assert (matrix_from_six(HELPERS["rot6d/in"]) - other).abs().max() > 0.1
+    close(matrix_from_rotvec(HELPERS["rot/rotvec"]), HELPERS["rot/rotmat"])
+    close(six_from_matrix(HELPERS["rot/rotmat"]), HELPERS["rot/rotmat_to_6d_columns"])
+    close(matrix_from_rotvec(HELPERS["rot_edge/rotvec"]), HELPERS["rot_edge/rotmat"])
+    close(rotvec_from_matrix(HELPERS["rot_edge/rotmat"]), HELPERS["rot_edge/rotvec_back"])
+    close(
+        rotvec_from_matrix(TENSORS["train_out/rotmat"]), TENSORS["train_out/rotvec"], tolerance=1e-4
+    )
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("primary", ["None", "head"])
+def test_bodies_are_placed_where_the_published_ones_are(primary: str) -> None:
+    given = sub(HELPERS, f"place_{primary}/")
+    translation = unproject(given["loc"][:, None], given["dist"][:, None], given["K"])[:, 0]
+    close(translation, given["out_transl"])
+    found = place(
+        HELPERS["place/rest_vertices"],
+        HELPERS["place/rest_joints"],
+        root=matrix_from_rotvec(given["root_rotvec"]),
+        translation=translation,
+        primary=HELPER_SETTINGS["head_joint_index"] if primary == "head" else None,
+    )
+    close(found.vertices, given["out_v3d"])
+    close(found.joints, given["out_j3d"])
+    close(found.joints[:, :1], given["out_transl_pelvis"])
+    close(project(found.vertices, given["K"]), given["out_v2d"])
+    close(project(found.joints, given["K"]), given["out_j2d"])
+
+
+@pytest.mark.golden
+def test_detection_loss_is_the_published_one() -> None:
+    given = sub(HELPERS, "focal/")
+    close(detection_loss(given["pred"], given["gt"])[None], given["loss"])
+
+
+def bodies(of: dict[str, Tensor]) -> Bodies:
+    side = of["scores"].shape[1]
+    return Bodies(
+        scores=of["scores"].reshape(-1, side, side),
+        offset=of["offset"],
+        rotations=of["rotmat"],
+        shape=of["shape"],
+        nearness=of["dist_postprocessed"].reshape(-1),
+        translation=of["transl"],
+        pelvis=of["transl_pelvis"].reshape(-1, 3),
+        joints=of["j3d"],
+        vertices=of["v3d"],
+        joint_pixels=of["j2d"],
+        vertex_pixels=of["v2d"],
+    )
+
+
+PUBLISHED = {
+    "detection": "bce",
+    "offset": "offset",
+    "rotations": "rotmat",
+    "shape": "shape",
+    "nearness": "dist",
+    "translation": "transl",
+    "joints": "j3d",
+    "vertices": "v3d",
+    "joint_pixels": "j2d",
+    "vertex_pixels": "v2d",
+}
+
+
+@pytest.mark.golden
+def test_losses_are_the_published_ones() -> None:
+    truth, found = (bodies(sub(LOSSES, f"{who}/")) for who in ("gt", "pred"))
+    terms = people_losses(found, truth, side_px=LOSS_SETTINGS["img_size"])
+    for when, values in LOSS_SETTINGS["values"].items():
+        for ours, theirs in PUBLISHED.items():
+            assert terms[ours].item() == pytest.approx(values[theirs], rel=1e-5)
+        pixels = int(when.removeprefix("epoch")) >= LOSS_SETTINGS["weights"]["start_2d_epoch"]
+        total = total_loss(terms, LossWeights(), pixels=pixels)
+        assert total.item() == pytest.approx(values["total"], rel=1e-5)
+
+
+@pytest.mark.golden
+def test_default_weights_are_the_released_ones() -> None:
+    released = LOSS_SETTINGS["weights"]
+    for ours, theirs in PUBLISHED.items():
+        assert getattr(LossWeights(), ours) == released[f"alpha_{theirs}"]
+
+
+@pytest.mark.golden
+def test_targets_are_the_published_ones() -> None:
+    targets = sub(LOSSES, "targets/")
+    side, patch = LOSS_SETTINGS["img_size"], LOSS_SETTINGS["patch_size"]
+    found = cell_targets(targets["loc"], grid=side // patch, patch_size=patch)
+    close(found.offset, targets["offset"])
+    assert torch.equal(torch.stack([found.column, found.row], dim=1), targets["cell_x_y"])
+    near = nearness_from_distance(targets["dist"], targets["K"], side_px=side)
+    close(near, targets["dist_postprocessed"])
+    pixels = project(targets["primary_point"][:, None], targets["K"])[:, 0]
+    close(pixels, targets["loc"])
+
+
+def test_what_is_not_finite_and_empty_batches_cost_nothing() -> None:
+    truth, found = (bodies(sub(LOSSES, f"{who}/")) for who in ("gt", "pred"))
+    broken = found._replace(translation=torch.full_like(found.translation, torch.nan))
+    assert people_losses(broken, truth, side_px=84)["translation"] == 0
+    nobody = [
+        x._replace(**{f: getattr(x, f)[:0] for f in Bodies._fields[1:]}) for x in (found, truth)
+    ]
+    assert all(v == 0 for k, v in people_losses(*nobody, side_px=84).items() if k != "detection")
+
+
+def test_a_saved_head_comes_back(head: PeopleHead, tmp_path: Path) -> None:
+    save_people(tmp_path, head)
+    again = load_people(tmp_path)
+    assert again.spec == head.spec
+    for name, tensor in head.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_what_cannot_be_read_is_said_in_one_sentence(head: PeopleHead, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no people head at .*: expected people\.safetensors"):
+        load_people(tmp_path)
+    with pytest.raises(ValueError, match=r"'witdh'.*did you mean 'width'"):
+        PeopleSpec.from_dict({"witdh": 3})
+    with pytest.raises(ValueError, match="the people head takes"):
+        head(torch.zeros(1, 3, head.spec.dim), torch.eye(3)[None])
