@@ -1,7 +1,8 @@
-"""Student backbones: our ViT, any timm model, any module of your own."""
+"""Student backbones: our ViT, CroCo's, any timm model, any module of your own."""
 
 from alumnus.encoders.base import Encoder
 from alumnus.encoders.build import build_encoder
+from alumnus.encoders.croco import CrocoEncoder
 from alumnus.encoders.layers import last_layers
 from alumnus.encoders.positions import (
     PosInterp,
@@ -15,6 +16,7 @@ from alumnus.encoders.vit import ViT
 
 __all__ = [
     "VIT_SIZES",
+    "CrocoEncoder",
     "Encoder",
     "EncoderSpec",
     "PosInterp",

@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import nn
 
 from alumnus.encoders.base import Encoder
+from alumnus.encoders.croco import CrocoEncoder
 from alumnus.encoders.spec import EncoderSpec
 from alumnus.encoders.timm_models import TimmEncoder
 from alumnus.encoders.vit import ViT
@@ -27,7 +28,9 @@ def build_encoder(spec: EncoderSpec) -> Encoder:
         return _python_encoder(spec)
     if spec.options and not spec.model.startswith("timm:"):
         raise ValueError(f"options are for timm: and python: models, not for {spec.model!r}")
-    return TimmEncoder(spec) if spec.model.startswith("timm:") else ViT(spec)
+    if spec.model.startswith("timm:"):
+        return TimmEncoder(spec)
+    return CrocoEncoder(spec) if spec.model == "croco" else ViT(spec)
 
 
 def _python_encoder(spec: EncoderSpec) -> Encoder:

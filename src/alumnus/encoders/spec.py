@@ -32,9 +32,10 @@ VIT_SIZES: dict[str, ViTSize] = {
 class EncoderSpec:
     """Everything needed to build an encoder again, without its weights.
 
-    `model` is one of VIT_SIZES, "vit" (then `dim`, `depth`, `num_heads` are given),
+    `model` is one of VIT_SIZES, "vit" or "croco" (then `dim`, `depth`, `num_heads` are given),
     "timm:NAME" or "python:module:factory". For "timm:" and "python:" only `image_size`,
-    `in_channels`, `drop_path`, `pretrained` and `options` apply: the rest describes our ViT.
+    `in_channels`, `drop_path`, `pretrained` and `options` apply: the rest describes our ViT, of
+    which "croco" (see `CrocoEncoder`) has sizes and `norm_eps` alone.
     """
 
     model: str = "vit_base"
@@ -73,12 +74,11 @@ class EncoderSpec:
         if self.model in VIT_SIZES:
             chosen = zip(given, VIT_SIZES[self.model], strict=True)
             return ViTSize(*(named if own is None else own for own, named in chosen))
-        if self.model != "vit":
-            raise unknown(
-                "encoder", self.model, [*VIT_SIZES, "vit", "timm:NAME", "python:module:factory"]
-            )
+        if self.model not in ("vit", "croco"):
+            forms = [*VIT_SIZES, "vit", "croco", "timm:NAME", "python:module:factory"]
+            raise unknown("encoder", self.model, forms)
         if self.dim is None or self.depth is None or self.num_heads is None:
-            raise ValueError("the encoder 'vit' needs dim, depth and num_heads")
+            raise ValueError(f"the encoder {self.model!r} needs dim, depth and num_heads")
         return ViTSize(self.dim, self.depth, self.num_heads)
 
     @classmethod

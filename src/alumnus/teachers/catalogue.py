@@ -14,6 +14,7 @@ from torch import nn
 
 from alumnus import hub
 from alumnus.encoders import EncoderSpec
+from alumnus.heads.two_view import load_mast3r_encoder
 from alumnus.runs import load_encoder
 from alumnus.teachers.base import Traits
 from alumnus.teachers.litert_teacher import blazepose, interpreter_class
@@ -234,6 +235,23 @@ UNIC = (
         std=CLIP_STD,
     ),
 )
+DUNE = (
+    TeacherInfo(
+        "mast3r-vitl16",
+        Traits(
+            dim=1024,
+            patch_size=16,
+            token_types=("patch",),
+            mean=HALF,
+            std=HALF,
+            licence="CC-BY-NC-SA-4.0",
+            domain="scenes",
+            pos_interp="none",  # rotary
+        ),
+        load_mast3r_encoder,
+        "hf:naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric/model.safetensors",
+    ),
+)
 DINOV2 = tuple(_dinov2(size, registers) for registers in (False, True) for size in "sblg")
 SIGLIP2 = tuple(
     _timm(
@@ -322,5 +340,6 @@ RADIO = tuple(
     )
 )
 TEACHERS: dict[str, TeacherInfo] = {
-    row.name: row for row in (*WITHOUT_HUB, *UNIC, *DINOV2, *SIGLIP2, *DINOV3, *PERCEPTION, *RADIO)
+    row.name: row
+    for row in (*WITHOUT_HUB, *UNIC, *DUNE, *DINOV2, *SIGLIP2, *DINOV3, *PERCEPTION, *RADIO)
 }

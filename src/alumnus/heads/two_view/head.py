@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from alumnus.encoders.croco import xavier
 from alumnus.encoders.rope import Rotation, grid_positions, rotation
 from alumnus.heads.two_view.decoder import DecoderBlock
 from alumnus.heads.two_view.predictions import ViewPrediction
@@ -59,7 +60,7 @@ class TwoViewHead(nn.Module):
         self.dec_norm = nn.LayerNorm(spec.dim, eps=eps)
         self.downstream_head1, self.downstream_head2 = ViewHead(spec), ViewHead(spec)
         for part in (self.decoder_embed, self.dec_blocks, self.dec_blocks2):
-            part.apply(_initialise)
+            part.apply(xavier)
 
     def forward(
         self,
@@ -100,9 +101,3 @@ class TwoViewHead(nn.Module):
 def _grid(view: Tokens) -> Grid:
     assert view.grid is not None, "patch tokens always carry their grid"
     return view.grid
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

@@ -10,7 +10,7 @@ from alumnus.spelling import unknown
 
 __all__ = ["PointHead", "TwoViewSpec"]
 
-PointHead = Literal["linear"]
+PointHead = Literal["dpt", "linear"]
 FROM_ZERO, FROM_ONE = ConfidenceRange(0.0), ConfidenceRange(1.0)
 
 
@@ -23,12 +23,15 @@ class TwoViewSpec:
 
     encoder_dim: int  # width of the tokens that come in
     patch_size: int  # px, of the encoder: the outputs have that many pixels per patch
-    points: PointHead  # one linear layer on the last tokens
     bridge: bool = False  # LayerNorm (eps 1e-5) in front of everything, as in DUNE-MASt3R
     dim: int = 768  # of the decoders
     depth: int = 12
     num_heads: int = 12
     norm_eps: float = 1e-6  # of the decoders' LayerNorms
+    points: PointHead = "dpt"  # or one linear layer on the last tokens
+    dpt_levels: tuple[int, ...] = (96, 192, 384, 768)  # channels, see `DPTHead`
+    dpt_dim: int = 256
+    dpt_last_dim: int = 128
     point_scale: PointScale = "exp"
     conf: ConfidenceRange = FROM_ONE
     desc_dim: int = 24
@@ -41,12 +44,19 @@ class TwoViewSpec:
                 f"decoders of width {self.dim} cannot have {self.num_heads} heads: each needs a "
                 "multiple of 4 channels for its rotary positions"
             )
+        if len(self.dpt_levels) != 4:
+            raise ValueError(f"dpt_levels are four widths, not {list(self.dpt_levels)}")
         for what, name, choices in (
             ("point head", self.points, get_args(PointHead)),
             ("scale of points", self.point_scale, get_args(PointScale)),
         ):
             if name not in choices:
                 raise unknown(what, name, choices)
+
+    @property
+    def hooks(self) -> tuple[int, int, int, int]:
+        """What the DPT head reads: 0 is the encoder's tokens, k the output of decoder block k."""
+        return 0, self.depth // 2, 3 * self.depth // 4, self.depth
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TwoViewSpec":
@@ -56,4 +66,5 @@ class TwoViewSpec:
             if key not in known:
                 raise unknown("two-view setting", key, known)
         ranges = {k: ConfidenceRange(*v) for k, v in values.items() if k in ("conf", "desc_conf")}
-        return cls(**{**values, **ranges})
+        levels = {k: tuple(v) for k, v in values.items() if k == "dpt_levels"}
+        return cls(**{**values, **ranges, **levels})
