@@ -38,7 +38,9 @@ class Section(BaseModel):
 class StudentSection(Section):
     """The encoder that is kept."""
 
-    model: str = Field("vit_small", description="vit_tiny/small/base/large, timm:NAME, python:M:F")
+    model: str = Field(
+        "vit_small", description="vit_tiny/small/base/large, croco, timm:NAME, python:M:F"
+    )
     patch_size: PositiveInt = Field(16, description="px; of the built-in ViT")
     in_channels: PositiveInt = Field(3, description="input channels; teachers always see RGB")
     registers: int = Field(0, ge=0, description="register tokens of the built-in ViT")
