@@ -61,5 +61,5 @@ def test_a_student_of_patches_alone_learns_no_cls(photos: Path) -> None:
 
 def test_a_side_head_of_no_teacher_is_refused(photos: Path) -> None:
     words = ["projector={side: {teacher: rad}}"]
-    with pytest.raises(ConfigError, match="side.teacher: unknown teacher 'rad'.*mean 'red'"):
+    with pytest.raises(ConfigError, match=r"side\.teacher: unknown teacher 'rad'.*mean 'red'"):
         load_config(photos.parent / "toy.yaml", words)

@@ -213,6 +213,17 @@ def test_spec_opens_the_source() -> None:
     assert source.read(3).fields["cls"] == class_of(2, 3)
 
 
+def test_spec_may_say_the_size_of_the_pictures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path))
+    source = open_source("miniworld:objects@16:test[:2]")
+    assert source.read(1).image.size == (16, 16)
+    assert source.name == "objects@16"
+    with pytest.raises(ValueError, match="as in miniworld:rooms@128"):
+        open_source("miniworld:objects@large")
+
+
 def test_damaged_cache_file_is_rendered_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Recipes of published systems: every published number is in the resolved configuration."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+import alumnus
+import toys
 from alumnus import preflight
 from alumnus.assembly import augmentation, encoder_spec
 from alumnus.config import RunConfig, load_config
 from alumnus.data import UNIC
 from alumnus.projectors import ProjectorSpec
+from alumnus.runs import load_student
 from alumnus.student import StudentSpec, build_student
 from alumnus.teachers import TEACHERS
 from alumnus.training.schedules import cosine_schedule, peak_rate, total_steps
@@ -126,3 +130,44 @@ def test_mini_unic_says_where_its_teachers_should_lie(
     problems = [problem.sentence for problem in preflight.before_a_run(config)]
     assert len(problems) == 3
     assert problems[0].startswith("there is nothing at runs/unic-cifar/teachers/supervised: ")
+
+
+def test_mini_dune_is_dune_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("mini-dune")
+    values = config.model_dump(mode="json")
+    assert_holds(
+        values,
+        {
+            "projector": {"kind": "transformer", "apply_last_norm": None, "side": None},
+            "standardize": {"kind": "batch", "momentum_start": 1.0, "momentum_end": 0.001},
+            "balance": {"sharing": "full", "drop_p": 0.5},
+            "departures": {"aggregation": "released", "scope": "rank"},
+            "data": {"sampling": "balanced"},
+            "optim": {"warmup": 0.2, "betas": [0.9, 0.99], "eps": 1e-15, "clip_norm": 1.0},
+        },
+    )
+    domains = [source.domain for source in config.data.train]
+    assert domains == list(config.teachers)
+    assert [source.generic for source in config.data.train] == [True, False, False]
+    assert config.optim.batch % len(domains) == 0  # equal parts
+
+
+def test_mini_dune_learns_from_any_three_teachers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path / "cache"))
+    sources = [
+        {"path": str(toys.write_images(tmp_path / domain)), "domain": domain}
+        for domain in ("objects", "rooms", "people")
+    ]
+    result = alumnus.distill(
+        "mini-dune",
+        f"data.train={json.dumps(sources)}",
+        *(f"teachers.{s['domain']}.model=python:toys:red" for s in sources),
+        *("optim={steps: 2, batch_size: 6, warmup: 0.5}", "data.size=32", "student.dim=32"),
+        *("data.workers=0", "train={device: cpu, threads: 1, log_every: 1}"),
+        out=str(tmp_path / "run"),
+    )
+    assert result.steps == 2
+    student = load_student(result.folder).student
+    assert list(student.projectors) == ["objects", "rooms", "people"]

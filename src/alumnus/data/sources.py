@@ -44,7 +44,8 @@ def open_source(
       (`TarSource`)
     - `hf:ORG/NAME`, `hf:ORG/NAME:SPLIT`, `hf:FOLDER`: a data set of Hugging Face (`HubSource`)
     - `dtd:ROOT`, `dtd:ROOT:test`: published sets at ROOT by name (`BENCHMARKS`)
-    - `miniworld:objects`, `miniworld:people:test`: rendered images with labels (`DOMAINS`)
+    - `miniworld:objects`, `miniworld:people:test`: rendered images with labels (`DOMAINS`), of 64
+      px; `miniworld:rooms@128` of another size
 
     A split may end the spec: `packs/caltech50:test`; a last `[M:N]` keeps the images from M up to
     N, as of a list: `packs/caltech50:test[:100]`. `where` selects samples of a pack by values
@@ -212,7 +213,11 @@ def _open_miniworld(
     spec: str, *, split: str | None, name: str | None, domain: str, generic: bool
 ) -> Source:
     _, world, *rest = spec.split(":")
+    kind, at, size = world.partition("@")
+    if at and not (size.isdecimal() and int(size)):
+        raise ValueError(f"{spec!r} should say its size in pixels, as in miniworld:rooms@128")
     from alumnus.miniworld import MiniworldSource  # renders only where it is asked for
 
-    source = MiniworldSource(world, rest[0] if rest else split or "train")
+    sized = {"size_px": int(size)} if at else {}
+    source = MiniworldSource(kind, rest[0] if rest else split or "train", **sized)
     return Subset(source, name=name or world, domain=domain, generic=generic)
