@@ -20,10 +20,13 @@ from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.evaluation.suite import CONSTANT
 from alumnus.runs import save_encoder
 from alumnus.training.loop import Interval, StoppedError
+from mask_pictures import write_mask_folder
 
 EYES = "python:toys:red"  # a teacher that sees the mean colour of patches
 COLOURS = {"green": (40, 160, 60), "red": (200, 50, 40), "white": (230, 220, 235)}
-QUICK = ("size=16", "steps=40", "batch_size=8", "device=cpu", "threads=1", "workers=0", "lr=3e-2")
+FINE = "python:toys:fine"  # the same with patches of 4 px
+QUICK = ("size=16", "steps=24", "batch_size=8", "device=cpu", "threads=1", "workers=0", "lr=3e-2")
+DENSE = ("size=32", "steps=60", "batch_size=4", "device=cpu", "threads=1", "workers=0", "lr=3e-2")
 
 
 def write_colours(folder: Path, *, train: int = 12, test: int = 4) -> Path:
@@ -45,6 +48,22 @@ def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_colours(tmp_path / "colours")
 
 
+def write_steps(folder: Path, *, train: int = 12, test: int = 4) -> Path:
+    """Three upright steps, darker with distance, 1 to 4 m, as images and depths of 48 x 32 px."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
+        for kind in ("images", "depth"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            steps = np.repeat(generator.uniform(1, 4, 3).astype(np.float32), 16)
+            depth = np.tile(steps, (32, 1))
+            grey = np.rint(255 - 60 * depth).astype(np.uint8)
+            picture = Image.fromarray(np.stack([grey] * 3, axis=-1))
+            picture.save(folder / "images" / split / f"{i}.png")
+            np.save(folder / "depth" / split / f"{i}.npy", depth)
+    return folder
+
+
 def write_encoder(folder: Path, *, seed: int = 0) -> Path:
     """A small ViT with random weights, exported."""
     spec = EncoderSpec(model="vit", dim=16, depth=2, num_heads=2, patch_size=8, image_size=16)
@@ -59,7 +78,7 @@ def tuned(encoder: str | Path, data: Path, out: Path, *words: str) -> api.Finetu
 
 
 def stopped_after(
-    step: int, encoder: str | Path, data: Path, out: Path, words: Sequence[str]
+    step: int, encoder: str | Path, words: Sequence[str], out: Path, *, head: str = "classes"
 ) -> None:
     """A run that gets SIGTERM in a report."""
 
@@ -67,10 +86,20 @@ def stopped_after(
         if interval.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    settings = (*QUICK, f"data={data}", f"out={out}", *words)
     with pytest.raises(StoppedError, match="go on with --resume") as error:
-        api.finetune(str(encoder), *settings, head="classes", on_interval=stop)
+        api.finetune(str(encoder), *words, f"out={out}", head=head, on_interval=stop)
     assert error.value.exit_code == 128 + signal.SIGTERM
+
+
+def assert_same_head(one: api.FinetuneResult, other: api.FinetuneResult) -> None:
+    """Weights, scores and the losses of all steps."""
+    ours, theirs = (load_file(r.folder / "head.safetensors") for r in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert one.results.to_json() == other.results.to_json()
+    reports = [(r.folder / "metrics.jsonl").read_text().splitlines() for r in (one, other)]
+    losses = [[json.loads(line)["loss"] for line in lines] for lines in reports]
+    assert losses[0] == losses[1]
 
 
 def test_a_head_finds_the_classes_that_the_features_hold(colours: Path, tmp_path: Path) -> None:
@@ -103,22 +132,15 @@ def test_a_loaded_head_answers_as_it_was_measured(colours: Path, tmp_path: Path)
 def test_a_resumed_head_equals_an_uninterrupted_one_bit_for_bit(
     colours: Path, tmp_path: Path, words: Sequence[str]
 ) -> None:
-    words = ("log_every=1", *words)
-    encoder = write_encoder(tmp_path / "encoder")
-    whole = tuned(encoder, colours, tmp_path / "whole", *words)
-    stopped_after(17, encoder, colours, tmp_path / "stopped", words)
+    encoder = str(write_encoder(tmp_path / "encoder"))
+    words = (*QUICK, f"data={colours}", "log_every=1", *words)
+    whole = api.finetune(encoder, *words, f"out={tmp_path / 'whole'}", head="classes")
+    stopped_after(17, encoder, words, tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "head.json").exists()
-    settings = (*QUICK, f"data={colours}", f"out={tmp_path / 'stopped'}", *words, "workers=0")
-    resumed = api.finetune(str(encoder), *settings, head="classes", resume=True)
-    ours, theirs = (load_file(r.folder / "head.safetensors") for r in (resumed, whole))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert resumed.results.to_json() == whole.results.to_json()
-    losses = [
-        [json.loads(line)["loss"] for line in (r.folder / "metrics.jsonl").read_text().splitlines()]
-        for r in (resumed, whole)
-    ]
-    assert losses[0] == losses[1]
+    resumed = api.finetune(
+        encoder, *words, f"out={tmp_path / 'stopped'}", head="classes", resume=True
+    )
+    assert_same_head(whole, resumed)
 
 
 def test_crops_are_those_of_their_number_whoever_makes_them(colours: Path, tmp_path: Path) -> None:
@@ -218,3 +240,107 @@ def test_a_folder_of_another_kind_is_not_overwritten(colours: Path, tmp_path: Pa
         api.finetune(EYES, *settings, f"out={colours}", head="classes", overwrite=True)
     again = api.finetune(EYES, *settings, f"out={out}", head="classes", overwrite=True)
     assert again.steps == 1
+
+
+def test_a_segmentation_head_scores_as_evaluate_scores_it(tmp_path: Path) -> None:
+    data = write_mask_folder(tmp_path / "stripes", count=12)
+    images, out = f"{data}:train,{data}:val", tmp_path / "out"
+    settings = (*DENSE, f"data={images}", f"out={out}")
+    result = api.finetune(FINE, *settings, head="segmentation")
+    [task] = result.results.tasks
+    value = result.results.value(task.name, "fine")
+    assert (task.name, task.kind) == ("stripes mIoU", "segmentation")
+    assert value is not None
+    assert value > 80  # the rest are patches between two stripes
+    head = str(out / "head.safetensors")
+    again = api.evaluate(
+        [FINE], [f"segmentation={images}"], size=32, device="cpu", segmentation={"head": head}
+    )
+    assert again.value("stripes mIoU", "fine") == value
+    assert again.value("stripes mIoU", CONSTANT) == result.results.value(task.name, CONSTANT)
+
+
+def test_a_loaded_segmentation_head_paints_a_picture_of_any_size(tmp_path: Path) -> None:
+    data = write_mask_folder(tmp_path / "stripes", count=12)
+    settings = (*DENSE, f"data={data}:train,{data}:val", f"out={tmp_path / 'out'}")
+    api.finetune(FINE, *settings, head="segmentation")
+    model = alumnus.load_head(tmp_path / "out")
+    picture, fields = open_source(data, split="val").read(0)
+    images = model.prepare(picture)[None]
+    assert images.shape == (1, 3, 32, 48)
+    found = model(images)[0]
+    truth = torch.from_numpy(np.array(fields["mask"])).long()
+    assert (found == truth)[truth != 255].float().mean() > 0.85
+    assert model(images[..., :29, :45]).shape == (1, 29, 45)
+
+
+@pytest.mark.parametrize("words", [(), ("augment=true",)], ids=["kept", "crops"])
+def test_a_depth_head_finds_depth_and_answers_in_metres(
+    tmp_path: Path, words: Sequence[str]
+) -> None:
+    data = write_steps(tmp_path / "steps")
+    settings = (*DENSE, f"data={data}", f"out={tmp_path / 'out'}", "lr=1e-1", *words)
+    result = api.finetune(FINE, *settings, head="depth")
+    value = result.results.value("steps delta1", "fine")
+    constant = result.results.value("steps delta1", CONSTANT)
+    assert value is not None
+    assert constant is not None
+    assert value > constant + 25
+    header = result.table.splitlines()[1]
+    assert header.split() == ["model", "delta1", "abs_rel", "rmse_m"]
+    model = alumnus.load_head(tmp_path / "out")
+    picture, fields = open_source(data, split="test").read(0)
+    depth = model(model.prepare(picture)[None])[0]
+    truth = torch.from_numpy(fields["depth"])
+    assert ((depth - truth).abs() / truth).median() < 0.2
+
+
+def test_a_bound_of_depth_is_the_last_bin(tmp_path: Path) -> None:
+    data = write_steps(tmp_path / "steps")
+    settings = (*DENSE, f"data={data}", f"out={tmp_path / 'out'}", "max_depth=2.5", "steps=1")
+    api.finetune(FINE, *settings, head="depth")
+    assert alumnus.load_head(tmp_path / "out").get_buffer("bins")[-1] == 2.5
+
+
+@pytest.mark.parametrize("head", ["segmentation", "depth"])
+def test_a_resumed_dense_head_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, head: str
+) -> None:
+    data = write_steps(tmp_path / "data")
+    if head == "segmentation":
+        data = write_mask_folder(tmp_path / "stripes", count=12)
+        data = f"{data}:train,{data}:val"
+    words = (*DENSE, f"data={data}", "augment=true", "steps=10", "log_every=1")
+    whole = api.finetune(FINE, *words, f"out={tmp_path / 'whole'}", head=head)
+    stopped_after(4, FINE, words, tmp_path / "stopped", head=head)
+    resumed = api.finetune(FINE, *words, f"out={tmp_path / 'stopped'}", head=head, resume=True)
+    assert_same_head(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    ("head", "word", "sentence"),
+    [
+        ("classes", "layers=2", "layers are those of segmentation and depth: classes see one"),
+        ("segmentation", "max_depth=5", "max_depth is that of depth, not of segmentation"),
+        ("depth", "max_depth=-1", "max_depth is -1, but must be greater than 0"),
+        ("depth", "augment=maybe", "augment is 'maybe', but must be a valid boolean"),
+    ],
+)
+def test_options_of_another_head_are_refused(
+    head: str, word: str, sentence: str, tmp_path: Path
+) -> None:
+    words = (word, f"data={write_steps(tmp_path / 'steps')}", f"out={tmp_path / 'out'}")
+    with pytest.raises(ConfigError, match=sentence):
+        api.finetune(FINE, *words, head=head)
+
+
+def test_an_encoder_without_patches_and_images_of_other_labels_are_refused(
+    colours: Path, tmp_path: Path
+) -> None:
+    steps = write_steps(tmp_path / "steps")
+    words = (*DENSE, f"out={tmp_path / 'out'}")
+    with pytest.raises(ValueError, match="needs masks, which 'steps' does not have"):
+        api.finetune(FINE, *words, f"data={steps}", head="segmentation")
+    with pytest.raises(ValueError, match="cannot carry this head: it has no 3 last blocks"):
+        api.finetune(FINE, *words, f"data={steps}", "layers=3", head="depth")
+    assert not (tmp_path / "out").exists()

@@ -76,7 +76,7 @@ def finetune(
         typer.Argument(help="Settings as key=value: data=PATH out=FOLDER (docs/finetune.md)"),
     ] = None,
     *,
-    head: Annotated[str, typer.Option(help="What is learned: classes")],
+    head: Annotated[str, typer.Option(help="classes, segmentation or depth")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out=")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in out=")] = False,
 ) -> None:

@@ -19,7 +19,7 @@ __all__ = [
     "to_yaml",
 ]
 
-HeadName = Literal["classes"]
+HeadName = Literal["classes", "segmentation", "depth"]
 EPOCHS = 20.0
 
 
@@ -30,7 +30,15 @@ class FinetuneConfig(Section):
     head: HeadName = Field("classes", description="what is learned: `--head`")
     data: str | None = Field(None, description="PATH (its splits train and test) or TRAIN,TEST")
     size: PositiveInt | None = Field(
-        None, description="px, side of the images; null: of classes the encoder's own or 224"
+        None,
+        description="px, side of images or windows; null: the encoder's own or 224, of "
+        "segmentation 512, of depth 480",
+    )
+    layers: PositiveInt = Field(
+        1, description="last layers of a ViT that segmentation and depth see"
+    )
+    max_depth: float | None = Field(
+        None, gt=0, description="metres: the last bin of depth; null: the largest of training"
     )
     augment: bool = Field(
         False, description="random crops, whose features are computed in each step"
@@ -41,7 +49,9 @@ class FinetuneConfig(Section):
     steps: PositiveInt | None = Field(
         None, description="optimiser steps, or `epochs`: the last one given counts"
     )
-    batch_size: int = Field(32, ge=2, description="images or windows of a step")
+    batch_size: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="images or windows of a step; null: 32 of classes, else 16"
+    )
     lr: float = Field(3e-3, gt=0, description="peak rate of the head")
     weight_decay: float = Field(1e-4, ge=0, description="of AdamW; not on biases and 1-D tensors")
     warmup: Probability = Field(0.05, description="share of the run, before the cosine to 0")
@@ -102,6 +112,10 @@ def finetune_conflicts(config: FinetuneConfig) -> Iterator[Problem]:
             f"data is {config.data!r}, but must be PATH, with splits train and test, or TRAIN,TEST",
             ("data",),
         )
+    if config.layers > 1 and config.head == "classes":
+        yield Problem("layers are those of segmentation and depth: classes see one", ("layers",))
+    if config.max_depth is not None and config.head != "depth":
+        yield Problem(f"max_depth is that of depth, not of {config.head}", ("max_depth",))
 
 
 def to_yaml(config: FinetuneConfig) -> str:

@@ -14,7 +14,7 @@ from alumnus.evaluation.segmentation_task import Dense, dense_model
 from alumnus.evaluation.tasks import EvalModel, LacksFeatureError, TaskSpec
 from alumnus.heads.depth_bins import LAMBDA
 
-__all__ = ["depth_protocol", "measure_depth"]
+__all__ = ["depth_cell", "depth_protocol", "measure_depth"]
 
 
 def measure_depth(
@@ -69,14 +69,14 @@ def measure_depth(
             "lr": trained.lr,
             "val_delta1": trained.val_score,
         }
-        scores[model.name] = _cell(score, details, test.pixels)
+        scores[model.name] = depth_cell(score, details, test.pixels)
     constant = constant_depths(
         train.median_m, test.images, median_scaling=used.median_scaling, num_workers=num_workers
     )
     return Dense(
         scores=scores,
         missing=missing,
-        constant=_cell(constant, {"depth_m": train.median_m}, test.pixels),
+        constant=depth_cell(constant, {"depth_m": train.median_m}, test.pixels),
         train=train.images.indices,
         test=test.images.indices,
     )
@@ -103,5 +103,6 @@ def depth_protocol(task: TaskSpec) -> dict[str, JsonValue]:
     }
 
 
-def _cell(score: DepthScore, details: dict[str, JsonValue], pixels: int) -> TaskScore:
+def depth_cell(score: DepthScore, details: dict[str, JsonValue], pixels: int) -> TaskScore:
+    """A cell of the table: delta1, and all errors beside it."""
     return TaskScore(value=score.delta1, details={**details, **asdict(score), "pixels": pixels})

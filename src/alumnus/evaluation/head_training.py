@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alumnus.evaluation.mask_crops import random_crop
+from alumnus.evaluation.mask_crops import RATIO, random_crop
 from alumnus.evaluation.masks import LabelledSource, cut, scaled
 from alumnus.evaluation.segmentation import DenseModel
 from alumnus.heads import LinearHead
@@ -24,6 +24,7 @@ __all__ = [
     "HeadTraining",
     "KeptFeatures",
     "Objective",
+    "RandomCrops",
     "TrainedHead",
     "fit_head",
     "keep_features",
@@ -255,11 +256,19 @@ def keep_features(
     )
 
 
-class _Crops(Dataset[tuple[Tensor, Tensor]]):
+class RandomCrops(Dataset[tuple[Tensor, Tensor]]):
     """Crop number k of a training: a function of the seed and k, whichever worker makes it."""
 
-    def __init__(self, held: LabelledSource, window: int, count: int, seed: int) -> None:
-        self.held = held
+    def __init__(
+        self,
+        held: LabelledSource,
+        *,
+        window: int,
+        count: int,
+        seed: int,
+        ratio: tuple[float, float] = RATIO,
+    ) -> None:
+        self.held, self.ratio = held, ratio
         self.window, self.count, self.seed = window, count, seed
 
     def __len__(self) -> int:
@@ -269,7 +278,13 @@ class _Crops(Dataset[tuple[Tensor, Tensor]]):
         turn, place = divmod(item, len(self.held.indices))
         order = torch.randperm(len(self.held.indices), generator=self._generator("order", turn))
         pair = self.held.read(self.held.source, int(self.held.indices[order[place]]))
-        return random_crop(pair, window=self.window, generator=self._generator("crop", item))
+        return random_crop(
+            pair,
+            window=self.window,
+            generator=self._generator("crop", item),
+            ratio=self.ratio,
+            blank=self.held.blank,
+        )
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.seed, purpose, number))
@@ -285,7 +300,8 @@ def _augmented(
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and masks of random crops; the model runs in each step."""
-    crops = _Crops(train, model.window, protocol.total_steps * protocol.batch_size, seed)
+    count = protocol.total_steps * protocol.batch_size
+    crops = RandomCrops(train, window=model.window, count=count, seed=seed)
     loader = DataLoader(crops, batch_size=protocol.batch_size, num_workers=num_workers)
     for images, masks in loader:
         features = [model.fn(part) for part in images.to(device).split(batch_size)]

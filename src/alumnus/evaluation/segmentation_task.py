@@ -22,7 +22,14 @@ from alumnus.evaluation.tasks import EvalModel, LacksFeatureError, TaskSpec
 from alumnus.heads import LinearHead, load_linear_head
 from alumnus.tokens import Tokens
 
-__all__ = ["Dense", "OnHead", "dense_model", "segment", "segmentation_protocol"]
+__all__ = [
+    "Dense",
+    "OnHead",
+    "dense_model",
+    "mask_details",
+    "segment",
+    "segmentation_protocol",
+]
 
 OnHead = Callable[[TaskSpec, str, LinearHead], None]  # the name is the model's
 
@@ -97,7 +104,9 @@ def segment(
             num_workers=num_workers,
             device=device,
         )
-        scores[model.name] = TaskScore(value=score.miou, details=details | _details(score, task))
+        scores[model.name] = TaskScore(
+            value=score.miou, details=details | mask_details(score, task)
+        )
     if given is not None and not scores:
         name, why = next(iter(missing.items()))
         raise ValueError(f"the head in {task.segmentation.head!r} fits no model: {name}: {why}")
@@ -105,7 +114,7 @@ def segment(
     return Dense(
         scores=scores,
         missing=missing,
-        constant=TaskScore(value=constant.miou, details=_details(constant, task)),
+        constant=TaskScore(value=constant.miou, details=mask_details(constant, task)),
         train=train.indices,
         test=test.indices,
     )
@@ -208,7 +217,7 @@ def _joined_layers(model: EvalModel, layers: int) -> FeatureFn:
     return lambda images: several(images, layers)
 
 
-def _details(score: MaskScore, task: TaskSpec) -> dict[str, JsonValue]:
+def mask_details(score: MaskScore, task: TaskSpec) -> dict[str, JsonValue]:
     """Numbers beside the mean, and the IoU of each class that occurs."""
     names = task.train.classes or tuple(str(i) for i in range(len(score.iou)))
     return {

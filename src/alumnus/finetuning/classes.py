@@ -24,7 +24,7 @@ from alumnus.finetuning.backbone import Backbone
 from alumnus.finetuning.course import Finding
 from alumnus.finetuning.examples import ClassCrops, LabelledImages, read_labels
 from alumnus.finetuning.head_model import HeadModel, HeadSpec
-from alumnus.finetuning.maps import MapCourse, new_head, parts, training_record
+from alumnus.finetuning.maps import MapCourse, new_head, split_rows, training_record
 from alumnus.hardware import choose_workers
 from alumnus.tokens import Tokens
 
@@ -75,13 +75,11 @@ def class_course(
     """What the head learns from images and their classes."""
     workers = choose_workers(config.workers, device)
     fn, size_px = _at_size(backbone.model, config.size)
-    learned, held_out = (
-        None if part is None else read_labels(part, num_workers=workers)
-        for part in parts(task.train)
-    )
-    assert learned is not None, "some images are always learned from"
+    number = class_numbers(task.test, task)
+    known = read_labels(task.train, num_workers=workers)
+    learned, held_out = (known.rows(rows) for rows in split_rows(task.train, known.indices))
     names = task.train.classes
-    classes = len(names) if names else 1 + int(learned.labels.max())
+    classes = len(names) if names else 1 + int(known.labels.max())
 
     def features(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -96,7 +94,6 @@ def class_course(
     @torch.no_grad()
     def measure() -> Finding:
         tested = read_labels(task.test, num_workers=workers)
-        number = class_numbers(task.test, task)
         truth = tested.labels if number is None else number[tested.labels]
         among = number if task.among == "test" else None
         kept = keep(tested)
@@ -106,13 +103,12 @@ def class_course(
             shown = torch.isin(torch.arange(classes), among)
             logits[:, ~shown] = -torch.inf
         hits = logits.argmax(dim=1) == truth
-        known = [part.labels for part in (learned, held_out) if part is not None]
         trained, test = (
             Features(labels=labels, sizes=labels, indices=labels)
-            for labels in (torch.cat(known), truth)
+            for labels in (known.labels, truth)
         )
         return Finding(
-            record=task_record(task, learned.indices, tested.indices, training_record(config)),
+            record=task_record(task, known.indices, tested.indices, training_record(config)),
             score=TaskScore(value=100 * hits.double().mean().item(), details={"dim": dim}),
             constant=constant_score(task, trained, TestSet(features=test, among=among)),
         )
@@ -126,10 +122,9 @@ def class_course(
         features=features,
         crops=ClassCrops(learned, size_px=size_px, seed=config.seed) if config.augment else None,
         keep_train=partial(keep, learned),
-        keep_held_out=None if held_out is None else partial(keep, held_out),
+        keep_held_out=partial(keep, held_out) if len(held_out.labels) else None,
         measure=measure,
         learns=False,
-        batch_size=config.batch_size,
         num_workers=workers,
         seed=config.seed,
         device=device,

@@ -41,7 +41,7 @@ class Course(Protocol[B]):
     def spec(self) -> HeadSpec:
         """What describes the head in its file."""
 
-    def batches(self, position: int) -> Iterator[B]:
+    def batches(self, position: int, batch_size: int) -> Iterator[B]:
         """Endless batches from a position on, in examples."""
 
     def loss(self, batch: B) -> Tensor:  # []

@@ -30,6 +30,10 @@ class LabelledImages(NamedTuple):
     indices: Tensor  # [n] int64, places in the source
     labels: Tensor  # [n] int64
 
+    def rows(self, rows: Tensor) -> "LabelledImages":
+        """Some of them."""
+        return LabelledImages(self.source, self.indices[rows], self.labels[rows])
+
 
 def read_labels(source: Source, *, num_workers: int) -> LabelledImages:
     """Read all images once; broken ones are left out, with a warning.

@@ -10,7 +10,6 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from alumnus.evaluation.results import JsonValue
 from alumnus.finetuning.backbone import Backbone
 from alumnus.spelling import unknown
 from alumnus.teachers.base import resize_images
@@ -25,7 +24,7 @@ class HeadSpec:
     kind: str
     size_px: int  # of the images that it learned from
     classes: tuple[str, ...] | None = None  # their names, where known
-    options: Mapping[str, JsonValue] = field(default_factory=dict)  # of the kind
+    options: Mapping[str, float] = field(default_factory=dict)  # of the kind
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "HeadSpec":

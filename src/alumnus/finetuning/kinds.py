@@ -13,7 +13,9 @@ from alumnus.finetune_config import FinetuneConfig, HeadName
 from alumnus.finetuning.backbone import Backbone
 from alumnus.finetuning.classes import ClassModel, class_course
 from alumnus.finetuning.course import Course
+from alumnus.finetuning.depth import DepthModel, depth_course
 from alumnus.finetuning.head_model import HeadModel, HeadSpec
+from alumnus.finetuning.segmentation import SegmentationModel, segmentation_course
 from alumnus.heads import load_linear_head, save_linear_head
 
 __all__ = ["KINDS", "HeadKind"]
@@ -26,6 +28,8 @@ class HeadKind:
     task: TaskKind  # that asks for the same labels
     score: str  # what the table calls its score
     metric: str  # the same in words
+    details: tuple[str, ...] = ()  # of the score, that the table shows besides
+    batch_size: int = 16  # where none is given
     course: Callable[[FinetuneConfig, Backbone, TaskSpec, torch.device], Course[Any]]
     model: Callable[[Backbone, nn.Module, HeadSpec], HeadModel]
     save: Callable[[Any, Path], None] = save_linear_head  # the weights of the course's head
@@ -37,7 +41,24 @@ KINDS: dict[HeadName, HeadKind] = {
         task="logistic",
         score="top-1",
         metric="top-1 of a trained linear head, %",
+        batch_size=32,
         course=class_course,
         model=ClassModel,
+    ),
+    "segmentation": HeadKind(
+        task="segmentation",
+        score="mIoU",
+        metric="mean IoU of a trained linear head, %",
+        details=("pixel_accuracy",),
+        course=segmentation_course,
+        model=SegmentationModel,
+    ),
+    "depth": HeadKind(
+        task="depth",
+        score="delta1",
+        metric="pixels within a factor of 1.25 (delta1), by a trained linear head, %",
+        details=("abs_rel", "rmse_m"),
+        course=depth_course,
+        model=DepthModel,
     ),
 }

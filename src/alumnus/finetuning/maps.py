@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alumnus.data import Source, hold_out
+from alumnus.data import Source, Subset, split_indices
 from alumnus.evaluation.head_training import KeptFeatures, Objective
 from alumnus.evaluation.results import JsonValue
 from alumnus.finetune_config import FinetuneConfig
@@ -21,16 +21,19 @@ from alumnus.finetuning.head_model import HeadSpec
 from alumnus.heads import LinearHead
 from alumnus.randomness import derive_seed
 
-__all__ = ["Keep", "MapCourse", "new_head", "parts", "training_record"]
+__all__ = ["Keep", "MapCourse", "new_head", "split_rows", "training_record"]
 
 Keep = Callable[[], KeptFeatures]
 SCORED = 64  # windows at a time
 
 
-def parts(source: Source) -> tuple[Source, Source | None]:
-    """Images to learn from, and those held out, chosen by their names (none of fewer than ten)."""
-    learned, held_out = hold_out([source])
-    return learned[0], held_out[0] if held_out else None
+def split_rows(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of `indices`, places in a source, to learn from and held out.
+
+    By the names of the images, as distillation does; none is held out of fewer than ten.
+    """
+    [(learned, held_out)] = split_indices([Subset(source, indices.numpy())])
+    return torch.tensor(learned), torch.tensor(held_out, dtype=torch.int64)
 
 
 def training_record(config: FinetuneConfig) -> dict[str, JsonValue]:
@@ -66,25 +69,24 @@ class MapCourse:
     keep_held_out: Keep | None  # None: no image is held out
     measure: Callable[[], Finding]
     learns: bool  # whether the encoder does
-    batch_size: int
     num_workers: int
     seed: int
     device: torch.device
 
-    def batches(self, position: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, position: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (of `crops`) or kept features [B, D, h, w], and labels."""
         if self.crops is None:
             return kept_from(
                 self._kept_train,
                 position,
-                batch_size=self.batch_size,
+                batch_size=batch_size,
                 seed=self.seed,
                 device=self.device,
             )
         return examples_from(
             self.crops,
             position,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             num_workers=self.num_workers,
             device=self.device,
         )

@@ -20,7 +20,7 @@ from alumnus.finetuning.head_files import save_head
 from alumnus.finetuning.kinds import KINDS
 from alumnus.finetuning.tuning import Tuning
 from alumnus.hardware import choose_bf16, choose_device
-from alumnus.report.table import plain, results_table
+from alumnus.report.table import Table, plain
 from alumnus.run_folder import RunFolder
 from alumnus.training.checkpoint import Checkpoints
 from alumnus.training.logs import MetricsLog
@@ -47,8 +47,14 @@ class FinetuneResult:
 
     @property
     def table(self) -> str:
-        """The scores as text, with what they consist of."""
-        return plain(results_table(self.results))
+        """The score beside that of a constant prediction, and what it consists of, as text."""
+        [task] = self.results.tasks
+        details = next(kind.details for name, kind in KINDS.items() if name == task.kind)
+        rows = tuple(
+            (name, f"{score.value:.1f}", *(f"{score.details[key]:.3g}" for key in details))
+            for name, score in self.results.scores[task.name].items()
+        )
+        return plain(Table(("model", task.name, *details), rows))
 
     @property
     def how_to_load(self) -> str:
@@ -137,8 +143,9 @@ def _train(
 def _trainer(
     config: FinetuneConfig, course: Course[Any], device: torch.device, folder: RunFolder
 ) -> Trainer[Any]:
+    batch_size = config.batch_size or KINDS[config.head].batch_size
     steps = config.steps or total_steps(
-        config.epochs or EPOCHS, images=course.examples, batch=config.batch_size
+        config.epochs or EPOCHS, images=course.examples, batch=batch_size
     )
     share = cosine_schedule(1.0, 0.0, steps=steps, warmup_steps=int(config.warmup * steps))
     module = torch.nn.ModuleDict({"head": course.head})
@@ -149,7 +156,7 @@ def _trainer(
         share=lambda step: float(share[step]),
         bf16=choose_bf16(config.precision, device),
     )
-    log.info("training  %d steps of %d, %d images", steps, config.batch_size, course.examples)
+    log.info("training  %d steps of %d, %d images", steps, batch_size, course.examples)
 
     def look(step: int) -> Evaluation:
         module.eval()
@@ -160,9 +167,9 @@ def _trainer(
 
     return Trainer(
         trainable=tuning,
-        batches=course.batches,
+        batches=lambda position: course.batches(position, batch_size),
         steps=steps,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         seed=config.seed,
         log_every=config.log_every,
         save_at=frozenset(evenly_spaced(steps, min(steps, config.checkpoints))),
