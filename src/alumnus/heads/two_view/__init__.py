@@ -2,6 +2,14 @@
 
 from alumnus.heads.two_view.files import load_two_view, save_two_view
 from alumnus.heads.two_view.head import TwoViewHead
+from alumnus.heads.two_view.matching import (
+    PixelMatches,
+    fast_reciprocal_matches,
+    grid_starts,
+    matches_both_ways,
+    mutual_matches,
+    within_border,
+)
 from alumnus.heads.two_view.network import TwoViewNetwork
 from alumnus.heads.two_view.orientations import predict_mixed
 from alumnus.heads.two_view.photos import Photo, prepare_photo
@@ -12,15 +20,21 @@ from alumnus.heads.two_view.spec import TwoViewSpec
 __all__ = [
     "ConfidenceRange",
     "Photo",
+    "PixelMatches",
     "TwoViewHead",
     "TwoViewNetwork",
     "TwoViewSpec",
     "ViewPrediction",
+    "fast_reciprocal_matches",
+    "grid_starts",
     "load_dune_mast3r",
     "load_mast3r",
     "load_mast3r_encoder",
     "load_two_view",
+    "matches_both_ways",
+    "mutual_matches",
     "predict_mixed",
     "prepare_photo",
     "save_two_view",
+    "within_border",
 ]
