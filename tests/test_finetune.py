@@ -306,10 +306,11 @@ def test_a_bound_of_depth_is_the_last_bin(tmp_path: Path) -> None:
 def test_a_resumed_dense_head_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, head: str
 ) -> None:
-    data = write_steps(tmp_path / "data")
     if head == "segmentation":
-        data = write_mask_folder(tmp_path / "stripes", count=12)
-        data = f"{data}:train,{data}:val"
+        masks = write_mask_folder(tmp_path / "stripes", count=12)
+        data = f"{masks}:train,{masks}:val"
+    else:
+        data = str(write_steps(tmp_path / "steps"))
     words = (*DENSE, f"data={data}", "augment=true", "steps=10", "log_every=1")
     whole = api.finetune(FINE, *words, f"out={tmp_path / 'whole'}", head=head)
     stopped_after(4, FINE, words, tmp_path / "stopped", head=head)
