@@ -1,7 +1,10 @@
 """The people head and its helpers have the numbers of the published system."""
 
+import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -30,6 +33,7 @@ from alumnus.heads.people.rotations import (
     six_from_matrix,
 )
 from golden_files import sub, threed
+from procedural import compare_procedural, procedural, procedural_state
 
 TENSORS, SETTINGS = threed("g_multihmr")
 HELPERS, HELPER_SETTINGS = threed("g_multihmr_helpers")
@@ -296,3 +300,42 @@ def test_what_cannot_be_read_is_said_in_one_sentence(head: PeopleHead, tmp_path:
         PeopleSpec.from_dict({"witdh": 3})
     with pytest.raises(ValueError, match="the people head takes"):
         head(torch.zeros(1, 3, head.spec.dim), torch.eye(3)[None])
+
+
+MANIFEST = Path(__file__).parent / "golden" / "manifests" / "people" / "multihmr_672_L.json"
+
+
+def released_shapes() -> dict[str, tuple[list[int], str]]:
+    """The tensors of the released head: all that are not the backbone's."""
+    tensors: dict[str, tuple[list[int], str]] = json.loads(MANIFEST.read_text())["tensors"]
+    return {name: about for name, about in tensors.items() if not name.startswith("backbone.")}
+
+
+@pytest.mark.golden
+def test_default_head_has_the_names_and_shapes_of_the_released_file() -> None:
+    with torch.device("meta"):
+        state = PeopleHead(PeopleSpec()).state_dict()
+    assert {name: list(x.shape) for name, x in state.items()} == {
+        name: shape for name, (shape, _) in released_shapes().items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.golden
+def test_released_regressor_gives_the_published_numbers_at_full_size() -> None:
+    described = procedural("multihmr_672_L_head")
+    text = described["input"]["features"]
+    found = re.search(r"RandomState\((\d+)\)\.standard_normal\(\(([\d,]+)\)\)", text)
+    assert found is not None
+    shape = tuple(map(int, found[2].split(",")))
+    features = np.random.RandomState(int(found[1])).standard_normal(shape).astype(np.float32)
+    people = Cells(*torch.tensor(described["input"]["detections_batch_row_col"]).T)
+    head = PeopleHead(PeopleSpec())
+    head.load_state_dict(procedural_state(released_shapes()), strict=True)
+    with torch.no_grad():
+        body = head.x_attention_head(torch.from_numpy(features), people)
+    compare_procedural(body.rotations[:, :1], described["global_orient"])
+    compare_procedural(body.rotations[:, 1:], described["body_pose"])
+    compare_procedural(body.shape, described["betas"])
+    compare_procedural(body.camera, described["cam"])
+    compare_procedural(body.expression, described["expression"])
