@@ -1,6 +1,8 @@
 """The people head and its helpers have the numbers of the published system."""
 
+import argparse
 import json
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from alumnus.heads.people import Cells, PeopleHead, PeopleSpec, detect, load_people, save_people
 from alumnus.heads.people.camera import (
     camera_embedding,
+    default_intrinsics,
     distance_from_nearness,
     nearness_from_distance,
     project,
@@ -26,6 +29,7 @@ from alumnus.heads.people.losses import (
     total_loss,
 )
 from alumnus.heads.people.placement import place
+from alumnus.heads.people.released import infer_people_spec, load_multihmr
 from alumnus.heads.people.rotations import (
     matrix_from_rotvec,
     matrix_from_six,
@@ -49,23 +53,11 @@ def close(found: Tensor, expected: Tensor, *, tolerance: float = 1e-5) -> None:
 
 def golden_spec() -> PeopleSpec:
     cfg = SETTINGS["cfg"]
-    rotations = HEAD["x_attention_head.init_body_pose"].shape[1] // 6
-    grid = HEAD["x_attention_head.cross_queries_x"].shape[0]
-    return PeopleSpec(
-        dim=cfg["ed"],
-        patch_size=cfg["img"] // grid,
-        grid=grid,
-        camera_bands=cfg["bands"],
-        camera_max_resolution=cfg["maxres"],
-        rotations=rotations,
-        betas=HEAD["x_attention_head.init_betas"].shape[1],
-        kid_betas=HEAD["x_attention_head.init_betas_kid"].shape[1],
-        expressions=HEAD["x_attention_head.init_expression"].shape[1],
-        width=cfg["hd"],
-        depth=cfg["xd"],
+    return infer_people_spec(
+        HEAD,
+        patch_size=cfg["img"] // HEAD["x_attention_head.cross_queries_x"].shape[0],
         heads=cfg["xh"],
-        head_dim=cfg["xdh"],
-        mlp_dim=cfg["xm"],
+        camera_max_resolution=cfg["maxres"],
     )
 
 
@@ -339,3 +331,49 @@ def test_released_regressor_gives_the_published_numbers_at_full_size() -> None:
     compare_procedural(body.shape, described["betas"])
     compare_procedural(body.camera, described["cam"])
     compare_procedural(body.expression, described["expression"])
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as the authors' are: tensors with a body model's, arguments, counters."""
+    model = {**sub(TENSORS, "w/"), "smpl_layer.neutral_10.v_template": torch.zeros(3, 3)}
+    args = argparse.Namespace(
+        img_size=[SETTINGS["cfg"]["img"]], xat_num_heads=SETTINGS["cfg"]["xh"]
+    )
+    file = tmp_path_factory.mktemp("released") / "multiHMR.pt"
+    torch.save({"model_state_dict": model, "args": args, "epoch": 1, "iter": 2}, file)
+    return file
+
+
+@pytest.mark.golden
+def test_released_file_gives_the_published_people_from_pictures(released: Path) -> None:
+    cfg = SETTINGS["cfg"]
+    network = load_multihmr(released, num_heads=cfg["nh"], camera_max_resolution=cfg["maxres"])
+    assert network.head.spec.depth == cfg["xd"]
+    assert network.head.spec.head_dim == cfg["xdh"]
+    images, K = TENSORS["in/img"], TENSORS["in/K"]
+    with torch.no_grad():
+        close(network.encoder(images).final.of("patch"), TENSORS["mid/backbone_tokens"])
+        found = network(images, K, threshold=SETTINGS["threshold"])
+        close(K[found.cells.image], TENSORS["out/K"])
+        close(found.scores[found.cells], TENSORS["out/det_scores"])
+        close(found.location, TENSORS["out/loc"])
+        close(found.translation, TENSORS["out/transl"])
+        close(rotvec_from_matrix(found.rotations), TENSORS["out/rotvec"], tolerance=1e-4)
+        close(found.shape, TENSORS["out/shape"])
+
+        guessed = network(images, threshold=SETTINGS["threshold"])
+        side = images.shape[-1]
+        assert guessed.distance.shape == found.distance.shape
+        assert default_intrinsics(side)[0, 0] == pytest.approx(side / 2 / math.tan(math.pi / 6))
+
+
+def test_other_files_are_refused_in_one_sentence(tmp_path: Path, released: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="not a checkpoint of Multi-HMR: no 'model_state_dict'"):
+        load_multihmr(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="no standard number of heads"):
+        load_multihmr(released)
+    torch.save({"model_state_dict": dict(TENSORS)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="not the weights of a ViT"):
+        load_multihmr(tmp_path / "other.pt")

@@ -52,7 +52,17 @@ from alumnus.miniworld.source import MiniworldSource
 from alumnus.miniworld.torch_body import TorchBody
 from alumnus.runs import save_encoder
 
-__all__ = ["HEAD_SPEC", "PeopleData", "Readouts", "evaluate", "predict", "read_people", "train"]
+__all__ = [
+    "HEAD_SPEC",
+    "PeopleData",
+    "Readouts",
+    "evaluate",
+    "mean_rotations",
+    "predict",
+    "read_people",
+    "train",
+    "true_bodies",
+]
 
 _GRID = SPEC.image_size // 8
 _HEAD = [name for name, _ in JOINTS].index("head")
@@ -160,14 +170,20 @@ def read_people(source: MiniworldSource) -> PeopleData:
 def start_at_the_mean(head: PeopleHead, people: PeopleData) -> None:
     """Make the head begin at the mean rotations, shape and nearness of these people."""
     regressor = head.x_attention_head
-    u, _, v = torch.linalg.svd(people.rotations.mean(dim=0))
-    sign = torch.ones(len(BONES), 3)
-    sign[:, 2] = torch.det(u @ v)
-    mean = u @ torch.diag_embed(sign) @ v  # the rotations nearest to the means
-    regressor.init_body_pose.copy_(six_from_matrix(mean).flatten()[None])
+    six = six_from_matrix(mean_rotations(people.rotations))
+    regressor.init_body_pose.copy_(six.flatten()[None])
     regressor.init_betas.copy_(people.shape.mean(dim=0)[None])
     nearness = nearness_from_distance(people.head[:, 2], people.K, side_px=SPEC.image_size)
     regressor.init_cam[0, 0] = nearness.mean()
+
+
+def mean_rotations(rotations: Tensor) -> Tensor:  # [P, R, 3, 3] -> [R, 3, 3]
+    """The rotations nearest to the mean matrices."""
+    u, _, v = torch.linalg.svd(rotations.mean(dim=0))
+    sign = torch.ones(len(u), 3)
+    sign[:, 2] = torch.det(u @ v)
+    nearest: Tensor = u @ torch.diag_embed(sign) @ v
+    return nearest
 
 
 def labelled(view: View, body: TorchBody) -> tuple[Cells, Bodies]:
@@ -333,16 +349,20 @@ def evaluate(
 ) -> dict[str, float]:
     """`people_errors` of the person found in each picture, by each `every`-th vertex; share of
     pictures whose head joint is found within one patch."""
-    body, found, true = TorchBody(every=every), [], []
+    body, found = TorchBody(every=every), []
     with evaluating(encoder), evaluating(head):
         for start in range(0, len(people), 96):
-            view = people.view(slice(start, start + 96))
-            found.append(predict(encoder, head, body, view))
-            true.append(labelled(view, body)[1])
-    prediction, truth = _together(found), _together(true)
+            found.append(predict(encoder, head, body, people.view(slice(start, start + 96))))
+    prediction, truth = _together(found), true_bodies(people, body)
     errors = people_errors(prediction, truth, people.visible, side_px=SPEC.image_size)
     off = (prediction.joint_pixels - truth.joint_pixels)[:, _HEAD].norm(dim=-1)
     return {**errors, "head_found": (off < SPEC.patch_size).float().mean().item()}
+
+
+def true_bodies(people: PeopleData, body: TorchBody) -> Bodies:
+    """All of them as labelled."""
+    starts = range(0, len(people), 96)
+    return _together([labelled(people.view(slice(s, s + 96)), body)[1] for s in starts])
 
 
 def _together(parts: Sequence[Bodies]) -> Bodies:

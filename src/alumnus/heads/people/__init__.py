@@ -2,7 +2,19 @@
 
 from alumnus.heads.people.files import load_people, save_people
 from alumnus.heads.people.head import People, PeopleHead, detect
+from alumnus.heads.people.network import PeopleNetwork
 from alumnus.heads.people.regressor import Cells
+from alumnus.heads.people.released import load_multihmr
 from alumnus.heads.people.spec import PeopleSpec
 
-__all__ = ["Cells", "People", "PeopleHead", "PeopleSpec", "detect", "load_people", "save_people"]
+__all__ = [
+    "Cells",
+    "People",
+    "PeopleHead",
+    "PeopleNetwork",
+    "PeopleSpec",
+    "detect",
+    "load_multihmr",
+    "load_people",
+    "save_people",
+]
