@@ -51,8 +51,7 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, turn: Rotation) -> Tensor:  # [B, N, D]
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, heads, d]
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed: Tensor = self.proj(
-            attend(rotate(q, turn), rotate(k, turn), v).transpose(1, 2).flatten(2)
-        )
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        q, k = rotate(qkv[:2], turn)
+        mixed: Tensor = self.proj(attend(q, k, qkv[2]).transpose(1, 2).flatten(2))
         return mixed

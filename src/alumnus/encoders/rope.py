@@ -16,10 +16,10 @@ ROPE_BASE = 100.0  # of CroCo, DUSt3R and MASt3R
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles, one per pair of channels; float32."""
+    """By how much each channel of a head is turned; float32."""
 
-    cos: Tensor  # [..., N, 2, d / 4]: of the row's angles, then of the column's
-    sin: Tensor
+    cos: Tensor  # [..., N, d], of the channel's angle
+    sin: Tensor  # [..., N, d], negative in the first channel of each pair
 
 
 def grid_positions(grid: Grid, *, device: torch.device | None = None) -> Tensor:  # [N, 2] int64
@@ -47,10 +47,13 @@ def rotation(
         )
     exponents = torch.arange(0, head_dim // 2, 2, device=positions.device) / (head_dim // 2)
     angles = positions.unsqueeze(-1) * base**-exponents  # [..., N, 2, d / 4]
-    return Rotation(angles.cos(), angles.sin())
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(
+        torch.cat([cos, cos], dim=-1).flatten(-2), torch.cat([-sin, sin], dim=-1).flatten(-2)
+    )
 
 
-def rotate(x: Tensor, by: Rotation) -> Tensor:  # [B, heads, N, d], float32 inside
+def rotate(x: Tensor, by: Rotation) -> Tensor:  # [..., N, d], float32 inside
     """Queries or keys turned: the first half of each head by the row, the second by the column.
 
     Within a half of 2k channels, channel i forms a pair with channel i + k:
@@ -59,6 +62,6 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:  # [B, heads, N, d], float32 insi
     Source: RoFormer (arXiv 2104.09864), section 3.4.2, for two axes as in CroCo v2
     (arXiv 2211.10408). Differs from RoFormer: its pairs are neighbours.
     """
-    a, b = x.unflatten(-1, (2, 2, -1)).unbind(dim=-2)  # [B, heads, N, 2, d / 4]
-    turned = torch.stack([a * by.cos - b * by.sin, b * by.cos + a * by.sin], dim=-2)
-    return turned.flatten(-3).to(x.dtype)
+    partners = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)  # the other one of each pair
+    turned: Tensor = torch.addcmul(x * by.cos, partners, by.sin)
+    return turned.to(x.dtype)
