@@ -14,20 +14,11 @@ from alumnus.heads.people.losses import people_losses
 from alumnus.miniworld import MiniworldSource, train_people
 from alumnus.miniworld.body import BONES
 from alumnus.miniworld.fit import SPEC, FitSettings
+from alumnus.miniworld.people_bodies import PeopleData, labelled, placed, read_people
 from alumnus.miniworld.people_errors import people_errors
+from alumnus.miniworld.people_readouts import blurred, gathered
 from alumnus.miniworld.torch_body import TorchBody
-from alumnus.miniworld.train_people import (
-    HEAD_SPEC,
-    PeopleData,
-    blurred,
-    evaluate,
-    gathered,
-    labelled,
-    placed,
-    read_people,
-    start_at_the_mean,
-    train,
-)
+from alumnus.miniworld.train_people import HEAD_SPEC, evaluate, start_at_the_mean, train
 from alumnus.runs import load_encoder
 
 CHUNK = 96

@@ -34,9 +34,9 @@ def people_errors(
     lengths, in percent) and the mean distance in pixels.
     """
     per_person = []
-    every = [*found[-5:-2], *truth[-5:-2]]  # pelvis, joints, vertices
+    both = [(b.pelvis, b.joints, b.vertices) for b in (found, truth)]
     for pelvis, joints, vertices, true_pelvis, true_joints, true_vertices in zip(
-        *(x.double().numpy() for x in every), strict=True
+        *(points.double().numpy() for of_one in both for points in of_one), strict=True
     ):
         per_person.append(
             (
