@@ -8,19 +8,28 @@ import pytest
 from PIL import Image
 
 from alumnus import api
-from alumnus.evaluation.results import ModelKind, ModelRecord, Results, TaskRecord, TaskScore
+from alumnus.evaluation.results import (
+    Better,
+    ModelKind,
+    ModelRecord,
+    Results,
+    TaskRecord,
+    TaskScore,
+)
 from alumnus.report.relative import relative_picture, relative_scores
 
 Scores = dict[str, dict[str, float]]  # task -> model -> score
 
 
-def results(scores: Scores, kinds: dict[str, ModelKind], *, seed: int = 0) -> Results:
+def results(
+    scores: Scores, kinds: dict[str, ModelKind], *, seed: int = 0, better: Better = "higher"
+) -> Results:
     return Results(
         models=tuple(ModelRecord(name=name, kind=kind) for name, kind in kinds.items()),
         tasks=tuple(
             TaskRecord(
                 name=task, kind="knn", metric="%", size_px=16, seed=seed, train={}, test={},
-                protocol={"ks": [10, 20]},
+                protocol={"ks": [10, 20]}, better=better,
             )
             for task in scores
         ),
@@ -60,6 +69,25 @@ def test_scores_are_percent_of_the_best_teacher_of_each_task() -> None:
     both = Results.merged([FIRST, SECOND])
     assert relative_scores(both, "unic") == [pytest.approx(110), pytest.approx(90), None]
     assert relative_scores(both, "deit") == [pytest.approx(200 / 3), None, pytest.approx(100)]
+
+
+def test_of_errors_the_lowest_is_the_best_and_the_ratio_is_turned_over() -> None:
+    kinds: dict[str, ModelKind] = {**TEACHERS, "unic": "student", "exact": "student"}
+    errors = results(
+        {"people": {"dino": 60.0, "deit": 40.0, "unic": 50.0, "exact": 0.0}}, kinds, better="lower"
+    )
+    assert errors.best_teacher("people") == "deit"
+    assert errors.ratio("people", "unic") == pytest.approx(0.8)
+    assert relative_scores(errors, "dino") == [pytest.approx(100 * 40 / 60)]
+    assert errors.ratio("people", "exact") is None
+    assert Results.from_json(errors.to_json()) == errors
+
+
+def test_results_of_before_there_were_errors_are_read() -> None:
+    record = FIRST.to_json()
+    for task in record["tasks"]:
+        del task["unit"], task["better"]
+    assert Results.from_json(record) == FIRST
 
 
 @pytest.mark.parametrize(

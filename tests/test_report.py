@@ -1,6 +1,7 @@
 """Tables say what was measured; PCA pictures show one basis a model."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,15 @@ def test_plain_text_of_results_made_by_hand() -> None:
         "constant                 10.0     2.5\n"
         "pupil / best teacher     0.75    1.10\n"
     )
+
+
+def test_a_column_of_errors_names_its_unit_and_that_lower_is_better() -> None:
+    made = hand_made()
+    first, second = made.tasks
+    made = replace(made, tasks=(first, replace(second, unit="mm", better="lower")))
+    table = results_table(made)
+    assert table.header == ("model", "my pets k-NN", "poses mm\N{DOWNWARDS ARROW}")
+    assert table.rows[-1] == ("pupil / best teacher", "0.75", "0.91")
 
 
 def test_without_teachers_there_is_no_ratio() -> None:

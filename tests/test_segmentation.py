@@ -22,6 +22,7 @@ from alumnus.evaluation.segmentation import (
 )
 from alumnus.evaluation.suite import CONSTANT, evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskSpec
+from alumnus.evaluation.windows import window_boxes
 from alumnus.tokens import Tokens
 from image_files import encoded, picture, write_pack
 from mask_pictures import Stripes, colours
@@ -208,20 +209,23 @@ def test_a_head_learns_from_crops_as_it_does_from_kept_features(task: TaskSpec) 
 
 
 def test_multi_scale_averages_over_sizes_and_mirror_images(task: TaskSpec) -> None:
-    sizes: list[tuple[int, ...]] = []
+    windows: list[Tensor] = []
 
     def spy(images: Tensor) -> Tokens:
-        sizes.append(tuple(images.shape))
+        windows.extend(images)
         return colours(4)(images)
 
     several = replace(task, segmentation=replace(QUICK, inference="ms"))
     results = evaluate([replace(EYES, fn=spy)], [several])
     assert results.scores["test mIoU"]["eyes"].value > 80
     assert results.tasks[0].protocol["scales"] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
-    assert {size[1:] for size in sizes} == {(3, 32, 32)}
-    calls = len(sizes)
+    assert {tuple(window.shape) for window in windows} == {(3, 32, 32)}
+    seen = len(windows)
     evaluate([replace(EYES, fn=spy)], [task])
-    assert calls - (len(sizes) - calls) == 6 * (2 * 6 - 1)  # of the six test images
+    sizes = [(round(32 * s), round(48 * s)) for s in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
+    each = [len([*window_boxes(max(h, 32), max(w, 32), window=32, stride=21)]) for h, w in sizes]
+    more = 2 * sum(each) - each[2]  # than at the one size
+    assert seen - (len(windows) - seen) == 6 * more  # of the six test images
 
 
 def test_an_unknown_inference_is_answered_with_the_two_there_are() -> None:

@@ -1,19 +1,29 @@
 """What is evaluated, by name: runs and released encoders, bare and projected, and teachers."""
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from alumnus import assembly
 from alumnus.config import TeacherSection, load_config
-from alumnus.data import BrokenImageError, Sample, Source, open_source, shows_some_classes
+from alumnus.data import (
+    BrokenImageError,
+    Sample,
+    Source,
+    names_of,
+    open_source,
+    shows_some_classes,
+)
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder, last_layers
 from alumnus.evaluation.depth import DepthProtocol
+from alumnus.evaluation.features import joints_of
+from alumnus.evaluation.matching_task import PAIR_FIELDS
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.evaluation.text_features import TextFeatures, load_text_features
@@ -45,6 +55,7 @@ IN_TRAINING_ONLY = {  # what two sections of the same teacher may differ in
     "optional": False,
 }
 
+LEARNS_NOTHING: tuple[TaskKind, ...] = ("zeroshot", "matching")
 TASK_KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
 SIZE_PX: dict[TaskKind, int] = {  # of the published protocols; others 224
     "segmentation": 512,
@@ -65,7 +76,8 @@ def parse_tasks(
     """`knn=PATH` (its splits train and test) or `knn=TRAIN,TEST` as tasks; opens each source once.
 
     `logistic=TRAIN,TEST,TEST` is one task for each test, and fits once for all of them;
-    `zeroshot=TEXT,TEST` compares with the text features of a file. Without `size_px` it is 512 for
+    `zeroshot=TEXT,TEST` compares with the text features of a file; `matching=PATH` measures on the
+    split test (or what PATH names), as nothing is learned. Without `size_px` it is 512 for
     segmentation, 480 for depth and 224 for others.
 
     ValueError, one sentence, for a task that cannot be read or whose images are not there.
@@ -92,7 +104,7 @@ def parse_tasks(
         TaskSpec(
             kind=kind,
             text=read(train) if kind == "zeroshot" else None,
-            train=opened(test if kind == "zeroshot" else train),
+            train=opened(test if kind in LEARNS_NOTHING else train),
             test=opened(test),
             size_px=size_px or SIZE_PX.get(kind, 224),
             resize_ratio=resize_ratio,
@@ -101,6 +113,7 @@ def parse_tasks(
             among="test" if shows_some_classes(test) else "train",
             segmentation=segmentation or SegmentationProtocol(),
             depth=depth or DepthProtocol(),
+            **_people(opened(test)),
         )
         for kind, train, tests in parsed
         for test in tests
@@ -111,6 +124,24 @@ def parse_tasks(
             raise ValueError(f"two tasks are named {task.name!r}: measure the same thing once")
         _check_labels(task)
     return tasks
+
+
+TORSO = (("shoulder_left", "hip_right"), ("shoulder_right", "hip_left"))  # of PCK
+ROOT = "pelvis"  # of 3D joints
+
+
+def _people(source: Source) -> dict[str, Any]:
+    """Which joints measure the torso and which is the root, where the source names its joints."""
+    names = names_of(source, "joints")
+    if names is None:
+        return {}
+    return {
+        "torso": tuple((names.index(one), names.index(other)) for one, other in TORSO),
+        "root": names.index(ROOT),
+    }
+
+
+NAMES_SPLIT = re.compile(r":(train|test|val|validation)$|\[\d*:\d*\]$")
 
 
 def parse_task(text: str) -> tuple[TaskKind, str, tuple[str, ...]]:
@@ -127,6 +158,9 @@ def parse_task(text: str) -> tuple[TaskKind, str, tuple[str, ...]]:
             f"{text!r} is no task: zero-shot reads zeroshot=TEXT,TEST, with text features that "
             "alumnus text writes"
         )
+    if kind == "matching":  # learns from nothing
+        tests = [part if NAMES_SPLIT.search(part) else f"{part}:test" for part in parts]
+        return "matching", tests[0], tuple(tests)
     if len(parts) == 1:
         parts = [f"{parts[0]}:train", f"{parts[0]}:test"]
     return TASK_KINDS[kind], parts[0], tuple(parts[1:])
@@ -156,7 +190,9 @@ def _check_labels(task: TaskSpec) -> None:
     for source in (task.train, task.test):
         labels = _first_sample(source).fields
         what, held = {
-            "joints": ("joints", labels.get("json", {}).get("joints")),
+            "joints": ("joints", joints_of(labels)),
+            "body": ("3D joints", labels.get("joints")),
+            "matching": ("pairs of views (depth, K, pose and pair of each)", _posed(labels)),
             "segmentation": ("masks", labels.get("mask")),
             "depth": ("depth", labels.get("depth")),
         }.get(task.kind, ("classes", labels.get("cls")))
@@ -164,6 +200,10 @@ def _check_labels(task: TaskSpec) -> None:
             raise ValueError(
                 f"task {task.name!r} needs {what}, which {source.name!r} does not have"
             )
+
+
+def _posed(labels: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return labels if all(name in labels for name in PAIR_FIELDS) else None
 
 
 def _first_sample(source: Source) -> Sample:

@@ -2,7 +2,7 @@
 
 from alumnus.data.augment import DUNE, UNIC, AugmentConfig, AugmentParams, crop_box, draw
 from alumnus.data.bad_images import BadImages
-from alumnus.data.batch import BadImage, Batch, Sample, Source
+from alumnus.data.batch import BadImage, Batch, Sample, Source, names_of
 from alumnus.data.benchmarks import BENCHMARKS, Benchmark, shows_some_classes
 from alumnus.data.decode import BrokenImageError
 from alumnus.data.device_pixels import DevicePixels
@@ -48,6 +48,7 @@ __all__ = [
     "eval_view",
     "hold_out",
     "make_loader",
+    "names_of",
     "open_source",
     "resident_bytes",
     "shows_some_classes",

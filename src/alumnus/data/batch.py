@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alumnus.tokens import Tokens
 
-__all__ = ["BadImage", "Batch", "Sample", "Source"]
+__all__ = ["BadImage", "Batch", "Sample", "Source", "named_fields", "names_of"]
 
 
 class Sample(NamedTuple):
@@ -46,6 +46,21 @@ class Source(Protocol):
 
     def identity(self, index: int) -> str:
         """A name that stays when other samples come or go: a relative path, a shard and key."""
+
+
+def named_fields(source: Source) -> Mapping[str, tuple[str, ...]]:
+    """Of a source that names the values of its fields one by one, those names."""
+    return getattr(source, "field_names", {})
+
+
+def names_of(source: Source, field: str) -> tuple[str, ...] | None:
+    """Names of the values of "cls" or "mask", or of the rows of "joints"; None without any.
+
+    A source with two kinds of classes, of whole images and of pixels, has a property
+    `field_names`; of others the classes are those of either field.
+    """
+    either = source.classes if field in ("cls", "mask") else None
+    return named_fields(source).get(field, either)
 
 
 class Batch(NamedTuple):

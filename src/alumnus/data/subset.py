@@ -1,10 +1,10 @@
 """A part of a source, or a source under another name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alumnus.data.batch import Sample, Source
+from alumnus.data.batch import Sample, Source, named_fields
 
 __all__ = ["Subset"]
 
@@ -30,6 +30,11 @@ class Subset:
     @property
     def classes(self) -> tuple[str, ...] | None:
         return self.source.classes
+
+    @property
+    def field_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the values of single fields; see `names_of`."""
+        return named_fields(self.source)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from alumnus.evaluation.depth_maps import DepthScore, depth_score
 from alumnus.evaluation.masks import LabelledSource
-from alumnus.evaluation.segmentation import DenseModel, Scenes
-from alumnus.evaluation.windows import slide
+from alumnus.evaluation.segmentation import DenseModel, scene_batches
+from alumnus.evaluation.windows import slide_all
 from alumnus.heads import LinearHead, expected_depth, sig_loss, uniform_bins
 
 __all__ = ["LRS", "DepthObjective", "DepthProtocol", "bins_of", "constant_depths", "score_depths"]
@@ -127,17 +126,18 @@ def score_depths(
 ) -> DepthScore:
     """Depths by sliding windows, compared with the true ones at the size of the stored images."""
     scores: list[DepthScore] = []
-    for [image], truth in _scenes(test, [model.window], num_workers):
-        depth = slide(
-            image.to(device),
+    for scenes in scene_batches(test, [model.window], num_workers=num_workers):
+        depths = slide_all(
+            [image.to(device) for [image], _ in scenes],
             lambda windows: expected_depth(head(model.fn(windows).float()), bins)[:, None],
             window=model.window,
             stride=model.stride,
             batch_size=batch_size,
         )
-        size = truth.shape[-2:]
-        fine = F.interpolate(depth[None], size=size, mode="bilinear", align_corners=False)
-        scores.append(depth_score(fine[0, 0].cpu(), truth, median_scaling=median_scaling))
+        for depth, (_, truth) in zip(depths, scenes, strict=True):
+            size = truth.shape[-2:]
+            fine = F.interpolate(depth[None], size=size, mode="bilinear", align_corners=False)
+            scores.append(depth_score(fine[0, 0].cpu(), truth, median_scaling=median_scaling))
     return DepthScore.mean(scores)
 
 
@@ -148,12 +148,7 @@ def constant_depths(
     return DepthScore.mean(
         [
             depth_score(torch.full_like(truth, metres), truth, median_scaling=median_scaling)
-            for _, truth in _scenes(test, [], num_workers)
+            for scenes in scene_batches(test, [], num_workers=num_workers)
+            for _, truth in scenes
         ]
     )
-
-
-def _scenes(
-    test: LabelledSource, short_px: list[int], num_workers: int
-) -> Iterable[tuple[list[Tensor], Tensor]]:
-    return DataLoader(Scenes(test, short_px), batch_size=None, num_workers=num_workers)

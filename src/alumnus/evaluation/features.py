@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,6 +23,7 @@ __all__ = [
     "Wanted",
     "extract_all",
     "extract_features",
+    "joints_of",
     "to_tensor",
 ]
 
@@ -43,6 +45,7 @@ class Features:
     grid: Grid | None = None  # of the patches
     labels: Tensor | None = None  # [n] int64, the field "cls"
     joints: Tensor | None = None  # [n, J, 3], x and y in widths and heights, 1 where visible
+    body: Tensor | None = None  # [n, J, 3] joints in the camera's frame, metres
     sizes: Tensor  # [n, 2] int64, width and height of the stored images in pixels
     indices: Tensor  # [n] int64, places of the images in their source: broken ones are left out
 
@@ -57,6 +60,7 @@ class _Item(NamedTuple):
     views: dict[int, Tensor]  # size in pixels -> [3, S, S]
     label: int | None
     joints: list[list[float]] | None
+    body: list[list[float]] | None
     size: tuple[int, int]
 
 
@@ -100,10 +104,20 @@ class _Pictures(Dataset[_Item | BrokenImageError]):
             size: to_tensor(image, size, self.geometry, resize_ratio=self.resize_ratio)
             for size in self.sizes_px
         }
-        return _Item(index, views, fields.get("cls"), _joints(fields), image.size)
+        body = fields.get("joints")
+        points = None if body is None else np.asarray(body, np.float64).tolist()
+        return _Item(index, views, fields.get("cls"), joints_of(fields), points, image.size)
 
 
-def _joints(fields: Mapping[str, Any]) -> list[list[float]] | None:
+def joints_of(fields: Mapping[str, Any]) -> list[list[float]] | None:
+    """Joints on the picture, J times [x, y, visible] in pixels; None of an image without.
+
+    They are json["joints"], or the fields "pixels" [J, 2] and "visible" [J].
+    """
+    if "pixels" in fields and "visible" in fields:
+        visible = np.asarray(fields["visible"], np.float64)[:, None]
+        placed: list[list[float]] = np.concatenate([fields["pixels"], visible], axis=1).tolist()
+        return placed
     record = fields.get("json")
     joints = record.get("joints") if isinstance(record, dict) else None
     return [[float(v) for v in joint] for joint in joints] if joints else None
@@ -182,8 +196,8 @@ def extract_all(
 
     `size_px` is one input size for all models or one for each. Every image is decoded once, and
     resized once for each size. Patch grids finer than `max_grid` are averaged down to it. Models
-    run without gradients on images on `device`; evaluation mode is theirs to set. Joints come from
-    the field json["joints"], J times [x, y, visible] in pixels, and are scaled to the image.
+    run without gradients on images on `device`; evaluation mode is theirs to set. Joints are those
+    of `joints_of`, scaled to the image, and in three dimensions the field "joints" [J, 3].
 
     An image that cannot be decoded is left out for all models, with a warning that names it;
     `Features.indices` are those of the others. ValueError where there are no others.
@@ -237,11 +251,13 @@ def _truth(items: Sequence[_Item], source: Source) -> Features:
     """The labels of a source, which must be there for all of its images or for none."""
     labels = [item.label for item in items if item.label is not None]
     joints = [item.joints for item in items if item.joints is not None]
-    for what, held in (("class", labels), ("joints", joints)):
+    bodies = [item.body for item in items if item.body is not None]
+    for what, held in (("class", labels), ("joints", joints), ("3D joints", bodies)):
         if held and len(held) < len(items):
             raise ValueError(f"{len(items) - len(held)} images of {source.name!r} have no {what}")
-    if len({len(person) for person in joints}) > 1:
-        raise ValueError(f"images of {source.name!r} have different numbers of joints")
+    for people in (joints, bodies):
+        if len({len(person) for person in people}) > 1:
+            raise ValueError(f"images of {source.name!r} have different numbers of joints")
     sizes = torch.tensor([item.size for item in items], dtype=torch.int64).reshape(-1, 2)
     placed = None
     if joints:
@@ -250,6 +266,7 @@ def _truth(items: Sequence[_Item], source: Source) -> Features:
     return Features(
         labels=torch.tensor(labels, dtype=torch.int64) if labels else None,
         joints=placed,
+        body=torch.tensor(bodies) if bodies else None,
         sizes=sizes,
         indices=torch.tensor([item.place for item in items], dtype=torch.int64),
     )

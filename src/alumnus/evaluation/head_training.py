@@ -235,13 +235,19 @@ def keep_features(
     windows = _Windows(train, model, loss_stride)
     features: list[Tensor] = []
     masks: list[Tensor] = []
+    waiting: list[Tensor] = []  # windows of several images share a forward pass
     loader = DataLoader(windows, batch_size=None, num_workers=num_workers)
     for images, labels in loader:
-        for part in images.split(batch_size):
-            features.append(model.fn(part.to(device)).float().cpu())
+        waiting += images
         masks.append(labels)
-        if len(masks) == 1:
-            gib = features[0][0].nbytes * len(images) * len(windows) / 2**30
+        if len(waiting) < batch_size and len(masks) < len(windows):
+            continue
+        first = not features
+        for part in torch.stack(waiting).split(batch_size):
+            features.append(model.fn(part.to(device)).float().cpu())
+        waiting = []
+        if first:
+            gib = sum(part.nbytes for part in features) / len(masks) * len(windows) / 2**30
             if gib > CACHE_GIB:
                 raise ValueError(
                     f"the features of {len(windows)} images of {train.source.name!r} would take "

@@ -1,11 +1,12 @@
 """How each kind of task is scored: fitted once to the features of a model, then used on tests."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
+from alumnus.evaluation.body_joints import STRENGTHS, BodyScore, body_regression, constant_body
 from alumnus.evaluation.features import FeatureKind, Features
 from alumnus.evaluation.joints import JOINT_GRID, SIGMA, constant_joints, joint_regression, pck
 from alumnus.evaluation.knn import KNN_K, knn_classify
@@ -147,6 +148,25 @@ def _joints(task: TaskSpec, train: Features, device: str | torch.device) -> Scor
     return score
 
 
+def _body(task: TaskSpec, train: Features, device: str | torch.device) -> Scorer:
+    def score(test: TestSet) -> TaskScore:
+        tested = test.features
+        if train.patches is None or tested.patches is None or train.grid is None:
+            raise LacksFeatureError("no patch tokens")
+        assert train.body is not None, "checked when the features were extracted"
+        assert tested.body is not None, "checked when the features were extracted"
+        found = body_regression(
+            train.patches, train.body, tested.patches, tested.body, root=task.root, seed=task.seed
+        )
+        return _body_cell(found, {"grid": list(train.grid), "dim": train.patches.shape[2]})
+
+    return score
+
+
+def _body_cell(found: BodyScore, details: Details) -> TaskScore:
+    return TaskScore(value=found.mpjpe_mm, details={**details, **asdict(found)})
+
+
 def zeroshot(task: TaskSpec, model: EvalModel) -> Scorer:
     """The scorer of a protocol that is fitted to nothing."""
     text = task.text
@@ -170,15 +190,16 @@ FIT: dict[TaskKind, Fit] = {
     "logistic": _logistic,
     "logistic-sgd": _logistic_sgd,
     "joints": _joints,
+    "body": _body,
 }
 
 
 def constant_score(task: TaskSpec, train: Features | None, test: TestSet) -> TaskScore:
     """What a prediction scores that never looks at the image.
 
-    Joints: each at its mean place in training. Classes: always one that is most frequent in
-    training, of those to choose from; where several are, the mean over them. Zero-shot: the mean
-    over all classes to choose from.
+    Joints: each at its mean place in training; in 3D, the mean pose. Classes: always one that is
+    most frequent in training, of those to choose from; where several are, the mean over them.
+    Zero-shot: the mean over all classes to choose from.
     """
     if task.text is not None:
         classes = len(task.text.classes) if test.among is None else len(test.among)
@@ -191,6 +212,11 @@ def constant_score(task: TaskSpec, train: Features | None, test: TestSet) -> Tas
         places = constant_joints(train.joints, len(held))
         score = pck(places, held.joints, held.sizes, threshold=THRESHOLD, torso=task.torso)
         return TaskScore(value=score.pck, details={"mean_error_px": score.mean_error_px})
+    if task.kind == "body":
+        assert train.body is not None, "checked when the features were extracted"
+        assert test.features.body is not None, "checked when the features were extracted"
+        found = constant_body(train.body, test.features.body, root=task.root)
+        return _body_cell(found, {})
     y = _labels(train)
     if test.among is not None:
         y = y[torch.isin(y, test.among)]
@@ -238,9 +264,16 @@ def protocol(task: TaskSpec) -> Details:
             "torso": [list(pair) for pair in task.torso],
             "val_ratio": 0.2,
         },
+        "body": {
+            "readout": "ridge regression from all patch tokens",
+            "max_grid": list(JOINT_GRID),
+            "strengths": list(STRENGTHS),
+            "root": task.root,
+            "val_ratio": 0.2,
+        },
     }
     common: Details = {"geometry": task.geometry}
-    if task.kind != "joints":
+    if task.kind not in ("joints", "body"):
         common |= {
             "feature": "cls" if task.kind == "zeroshot" else task.feature,
             "resize_ratio": task.resize_ratio,

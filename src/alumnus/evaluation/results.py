@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from alumnus.text_files import write_text
 
-__all__ = ["JsonValue", "ModelKind", "ModelRecord", "Results", "TaskRecord", "TaskScore"]
+__all__ = ["Better", "JsonValue", "ModelKind", "ModelRecord", "Results", "TaskRecord", "TaskScore"]
 
 FORMAT = "alumnus-evaluation/1"
 
+Better = Literal["higher", "lower"]
 ModelKind = Literal["teacher", "student", "projected", "baseline"]
 JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -30,17 +31,19 @@ class TaskRecord:
 
     name: str
     kind: str
-    metric: str  # in percent, higher is better
+    metric: str  # what the scores are
     size_px: int  # of the input, where a model does not want its own
     seed: int
     train: Mapping[str, JsonValue]  # source, number of images, hash of their identities
     test: Mapping[str, JsonValue]
     protocol: Mapping[str, JsonValue]
+    unit: str = "%"
+    better: Better = "higher"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """One cell: a percentage, and how it came about."""
+    """One cell: a number in the task's unit, and how it came about."""
 
     value: float
     details: Mapping[str, JsonValue]
@@ -56,24 +59,34 @@ class Results:
     missing: Mapping[str, Mapping[str, str]]  # task -> model -> why there is no score
 
     def value(self, task: str, model: str) -> float | None:
-        """The score in percent, None where there is none."""
+        """The score in the task's unit, None where there is none."""
         score = self.scores[task].get(model)
         return None if score is None else score.value
 
     def best_teacher(self, task: str) -> str | None:
-        """The teacher with the highest score; None without any."""
+        """The teacher with the best score; None without any."""
         found = {
             m.name: value
             for m in self.models
             if m.kind == "teacher" and (value := self.value(task, m.name)) is not None
         }
-        return max(found, key=found.__getitem__, default=None)
+        choose = min if self._better(task) == "lower" else max
+        return choose(found, key=found.__getitem__, default=None)
 
     def ratio(self, task: str, model: str) -> float | None:
-        """The model's score over that of the best teacher; None without both."""
+        """How good a model is in terms of the best teacher: above 1 is better. None without both.
+
+        Its score over the teacher's; of an error, where lower is better, the teacher's over its.
+        """
         best, value = self.best_teacher(task), self.value(task, model)
         reference = None if best is None else self.value(task, best)
-        return value / reference if reference and value is not None else None
+        if value is None or reference is None:
+            return None
+        over, under = (reference, value) if self._better(task) == "lower" else (value, reference)
+        return over / under if under else None
+
+    def _better(self, task: str) -> Better:
+        return next(record.better for record in self.tasks if record.name == task)
 
     @classmethod
     def merged(cls, parts: Sequence["Results"]) -> "Results":

@@ -3,7 +3,7 @@
 Axes: B windows, D width, K classes, H W pixels, h w grid, S side of the window.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from alumnus.evaluation.masks import Census, LabelledSource, scaled_image
 from alumnus.evaluation.miou import IGNORE, MaskScore, confusion, mask_score
-from alumnus.evaluation.windows import slide
+from alumnus.evaluation.windows import slide_all
 from alumnus.heads import LinearHead
 from alumnus.spelling import unknown
 
@@ -25,12 +25,14 @@ __all__ = [
     "Scenes",
     "SegmentationProtocol",
     "constant_masks",
+    "scene_batches",
     "score_head",
 ]
 
 Inference = Literal["ss", "ms"]
 STRIDE = 341 / 512  # of the windows, in sides
 LRS = (1e-3, 3e-3, 1e-2)  # the first is the published one
+PIXELS_AT_ONCE = 2**18  # of the stored test images whose windows share forward passes
 MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
@@ -155,6 +157,20 @@ class Scenes(Dataset[tuple[list[Tensor], Tensor]]):
         return [scaled_image(image, px) for px in self.short_px], mask
 
 
+def scene_batches(
+    test: LabelledSource, short_px: Sequence[int], *, num_workers: int
+) -> Iterator[list[tuple[list[Tensor], Tensor]]]:
+    """As of `Scenes`, as many at once as share forward passes: of small pictures several."""
+    waiting: list[tuple[list[Tensor], Tensor]] = []
+    for scene in DataLoader(Scenes(test, short_px), batch_size=None, num_workers=num_workers):
+        waiting.append(scene)
+        if sum(mask.numel() for _, mask in waiting) >= PIXELS_AT_ONCE:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
 @torch.no_grad()
 def score_head(
     model: DenseModel,
@@ -168,27 +184,29 @@ def score_head(
 ) -> MaskScore:
     """Masks by sliding windows, compared with the true ones at the size of the stored images."""
 
-    def probabilities(image: Tensor, size: torch.Size) -> Tensor:  # [3, h, w] -> [K, H, W]
-        logits = slide(
-            image,
+    def add_probabilities(images: list[Tensor], totals: list[Tensor], *, mirrored: bool) -> None:
+        logits = slide_all(
+            [image.flip(-1) if mirrored else image for image in images],
             lambda windows: head(model.fn(windows).float()),
             window=model.window,
             stride=model.stride,
             batch_size=batch_size,
         )
-        return _at_size(logits[None], size)[0].softmax(dim=0)
+        for each, total in zip(logits, totals, strict=True):
+            found = _at_size(each[None], total.shape[-2:])[0].softmax(dim=0)
+            total += found.flip(-1) if mirrored else found
 
     pixels = torch.zeros(head.classes, head.classes, dtype=torch.int64, device=device)
     sizes = [max(1, round(scale * model.window)) for scale in protocol.scales]
-    scenes = DataLoader(Scenes(test, sizes), batch_size=None, num_workers=num_workers)
-    for images, mask in scenes:
-        views = [image.to(device) for image in images]
-        total = torch.zeros(head.classes, *mask.shape, device=device)
-        for view in views:
-            total += probabilities(view, mask.shape)
+    for scenes in scene_batches(test, sizes, num_workers=num_workers):
+        totals = [torch.zeros(head.classes, *mask.shape, device=device) for _, mask in scenes]
+        for i in range(len(sizes)):
+            views = [images[i].to(device) for images, _ in scenes]
+            add_probabilities(views, totals, mirrored=False)
             if protocol.inference == "ms":
-                total += probabilities(view.flip(-1), mask.shape).flip(-1)
-        pixels += confusion(total.argmax(dim=0), mask.to(device), classes=head.classes)
+                add_probabilities(views, totals, mirrored=True)
+        for total, (_, mask) in zip(totals, scenes, strict=True):
+            pixels += confusion(total.argmax(dim=0), mask.to(device), classes=head.classes)
     return mask_score(pixels.cpu())
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from alumnus.data import names_of
 from alumnus.evaluation.features import FeatureFn
 from alumnus.evaluation.head_training import train_head
 from alumnus.evaluation.masks import LabelledSource, census, count_classes
@@ -41,7 +42,7 @@ class Dense:
     scores: Mapping[str, TaskScore]  # by model
     missing: Mapping[str, str]  # model -> why it has no score
     constant: TaskScore
-    train: Tensor  # [n] int64, places in the source
+    train: Tensor | None  # [n] int64, places in the source; None: learns from nothing
     test: Tensor  # [m] int64
 
 
@@ -65,7 +66,7 @@ def segment(
     learned, held = (census(source, num_workers=num_workers) for source in (task.train, task.test))
     train = LabelledSource(task.train, learned.indices)
     test = LabelledSource(task.test, held.indices)
-    classes = count_classes(learned, held, task.train.classes)
+    classes = count_classes(learned, held, names_of(task.train, "mask"))
     if given is not None:
         classes = _agreed(given, classes, task)
     scores: dict[str, TaskScore] = {}
@@ -127,7 +128,7 @@ def _given_head(task: TaskSpec, device: str | torch.device) -> LinearHead | None
 
 def _agreed(head: LinearHead, classes: int, task: TaskSpec) -> int:
     """The classes of the head, where the images can have them."""
-    named = task.train.classes is not None
+    named = names_of(task.train, "mask") is not None
     if head.classes < classes or (named and head.classes != classes):
         raise ValueError(
             f"the head in {task.segmentation.head!r} has {head.classes} classes, but "
@@ -219,7 +220,7 @@ def _joined_layers(model: EvalModel, layers: int) -> FeatureFn:
 
 def mask_details(score: MaskScore, task: TaskSpec) -> dict[str, JsonValue]:
     """Numbers beside the mean, and the IoU of each class that occurs."""
-    names = task.train.classes or tuple(str(i) for i in range(len(score.iou)))
+    names = names_of(task.train, "mask") or tuple(str(i) for i in range(len(score.iou)))
     return {
         "pixel_accuracy": score.pixel_accuracy,
         "class_accuracy": score.class_accuracy,

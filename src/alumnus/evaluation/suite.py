@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,9 +13,10 @@ from alumnus.data import Source
 from alumnus.evaluation.depth_task import depth_protocol, measure_depth
 from alumnus.evaluation.features import Features, extract_all
 from alumnus.evaluation.joints import JOINT_GRID
+from alumnus.evaluation.matching_task import matching_protocol, measure_matching
 from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol, zeroshot
 from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskRecord, TaskScore
-from alumnus.evaluation.segmentation_task import OnHead, segment, segmentation_protocol
+from alumnus.evaluation.segmentation_task import Dense, OnHead, segment, segmentation_protocol
 from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskSpec
 
 __all__ = ["CONSTANT", "TaskSpec", "class_numbers", "evaluate", "task_record"]
@@ -54,23 +56,15 @@ def evaluate(
     missing: dict[str, dict[str, str]] = {t.name: {} for t in tasks}
     records: dict[str, TaskRecord] = {}
     any_model = models[0].name
+    own: dict[str, tuple[Callable[..., Dense], Callable[[TaskSpec], dict[str, JsonValue]]]] = {
+        "segmentation": (partial(segment, on_head=on_head), segmentation_protocol),
+        "depth": (measure_depth, depth_protocol),
+        "matching": (measure_matching, matching_protocol),
+    }
     for task in tasks:
-        if task.kind == "segmentation":
-            found = segment(
-                models,
-                task,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                device=device,
-                say=say,
-                on_head=on_head,
-            )
-            scores[task.name] = {**found.scores, CONSTANT: found.constant}
-            missing[task.name] = dict(found.missing)
-            how = segmentation_protocol(task)
-            records[task.name] = task_record(task, found.train, found.test, how)
-        if task.kind == "depth":
-            found = measure_depth(
+        if task.kind in own:
+            measure, describe = own[task.kind]
+            found = measure(
                 models,
                 task,
                 batch_size=batch_size,
@@ -80,9 +74,8 @@ def evaluate(
             )
             scores[task.name] = {**found.scores, CONSTANT: found.constant}
             missing[task.name] = dict(found.missing)
-            how = depth_protocol(task)
-            records[task.name] = task_record(task, found.train, found.test, how)
-    for group in _groups([task for task in tasks if task.kind not in ("segmentation", "depth")]):
+            records[task.name] = task_record(task, found.train, found.test, describe(task))
+    for group in _groups([task for task in tasks if task.kind not in own]):
         first = group[0]
         train = None
         if first.text is None:
@@ -146,7 +139,7 @@ def _fit(
 
 def _fitted_alike(task: TaskSpec) -> tuple[object, ...]:
     """What else decides the fit to the training features of a group."""
-    return (task.kind, task.seed, task.feature, task.trials, task.torso)
+    return (task.kind, task.seed, task.feature, task.trials, task.torso, task.root)
 
 
 def _extract(
@@ -174,19 +167,23 @@ def _extract(
         num_workers=num_workers,
         device=device,
     )
-    what, held = (
-        ("joints", next(iter(features.values())).joints)
-        if task.geometry == "squash"
-        else ("classes", next(iter(features.values())).labels)
-    )
-    if held is None:
-        raise ValueError(f"task {task.name!r} needs {what}, which {source.name!r} does not have")
+    truth = next(iter(features.values()))
+    for each in group:
+        what, held = {
+            "joints": ("joints", truth.joints),
+            "body": ("3D joints", truth.body),
+        }.get(each.kind, ("classes", truth.labels))
+        if held is None:
+            raise ValueError(
+                f"task {each.name!r} needs {what}, which {source.name!r} does not have"
+            )
     if renumber is None:
         return features
-    if task.text is not None and held.max() >= len(renumber):
+    assert truth.labels is not None, "classes are what is renumbered"
+    if task.text is not None and truth.labels.max() >= len(renumber):
         raise ValueError(
-            f"{source.name!r} has an image of class {int(held.max())}, but the text features are "
-            f"of {len(renumber)} classes"
+            f"{source.name!r} has an image of class {int(truth.labels.max())}, but the text "
+            f"features are of {len(renumber)} classes"
         )
     return {
         name: replace(f, labels=None if f.labels is None else renumber[f.labels])
@@ -240,7 +237,9 @@ def task_record(
     return TaskRecord(
         name=task.name,
         kind=task.kind,
-        metric=METRICS[task.kind],
+        metric=METRICS[task.kind].about,
+        unit=METRICS[task.kind].unit,
+        better=METRICS[task.kind].better,
         size_px=task.size_px,
         seed=task.seed,
         train={} if train is None else _images(task.train, train),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -10,32 +10,46 @@ from alumnus.data import Source
 from alumnus.evaluation.depth import DepthProtocol
 from alumnus.evaluation.features import FeatureFn, Geometry, Wanted
 from alumnus.evaluation.joints import LSP_TORSO, Pairs
-from alumnus.evaluation.results import ModelKind
+from alumnus.evaluation.results import Better, ModelKind
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.text_features import TextFeatures
 from alumnus.spelling import unknown
 from alumnus.tokens import Tokens
 
-__all__ = ["METRICS", "EvalModel", "LacksFeatureError", "TaskKind", "TaskSpec"]
+__all__ = ["METRICS", "EvalModel", "LacksFeatureError", "Metric", "TaskKind", "TaskSpec"]
 
-TaskKind = Literal["knn", "logistic", "logistic-sgd", "zeroshot", "joints", "segmentation", "depth"]
-METRICS: dict[TaskKind, str] = {
-    "knn": "top-1 of weighted k-NN, %",
-    "logistic": "top-1 of logistic regression, %",
-    "logistic-sgd": "top-1 of logistic regression by SGD, %",
-    "zeroshot": "top-1 of the most similar text, %",
-    "joints": "PCK@0.2 of the torso, %",
-    "segmentation": "mean IoU of a linear head, %",
-    "depth": "pixels within a factor of 1.25 (delta1), by a linear head, %",
-}
-SHORT: dict[TaskKind, str] = {
-    "knn": "k-NN",
-    "logistic": "logistic",
-    "logistic-sgd": "logistic-sgd",
-    "zeroshot": "zero-shot",
-    "joints": "PCK",
-    "segmentation": "mIoU",
-    "depth": "delta1",
+TaskKind = Literal[
+    "knn",
+    "logistic",
+    "logistic-sgd",
+    "zeroshot",
+    "joints",
+    "body",
+    "matching",
+    "segmentation",
+    "depth",
+]
+
+
+class Metric(NamedTuple):
+    """The number of a kind of task that stands in the table."""
+
+    short: str  # in names of tasks
+    about: str
+    unit: str = "%"
+    better: Better = "higher"
+
+
+METRICS: dict[TaskKind, Metric] = {
+    "knn": Metric("k-NN", "top-1 of weighted k-NN, %"),
+    "logistic": Metric("logistic", "top-1 of logistic regression, %"),
+    "logistic-sgd": Metric("logistic-sgd", "top-1 of logistic regression by SGD, %"),
+    "zeroshot": Metric("zero-shot", "top-1 of the most similar text, %"),
+    "joints": Metric("PCK", "PCK@0.2 of the torso, %"),
+    "body": Metric("MPJPE", "mean error of 3D joints relative to the pelvis, mm", "mm", "lower"),
+    "matching": Metric("matches", "patches matched within one patch of the true place, %"),
+    "segmentation": Metric("mIoU", "mean IoU of a linear head, %"),
+    "depth": Metric("delta1", "pixels within a factor of 1.25 (delta1), by a linear head, %"),
 }
 
 
@@ -63,9 +77,10 @@ class TaskSpec:
     else the mean over its patches. Predictions are `among` the classes of the training images, or
     only those that the test images may show: ImageNet-R and -A have 200 of the 1000. Zero-shot
     compares [CLS] with the features of `text` and learns from nothing: its `train` is its test
-    source. `torso` names the joints that PCK measures with; `segmentation` and `depth` say how
-    linear heads are trained and used, at `size_px` for all models. The default name is that of the
-    test source and the protocol.
+    source. So does matching, which compares the patches of two views. `torso` names the joints that
+    PCK measures with, `root` the one to which 3D joints are relative; `segmentation` and `depth`
+    say how linear heads are trained and used, at `size_px` for all models. The default name is that
+    of the test source and the protocol.
     """
 
     kind: TaskKind
@@ -79,6 +94,7 @@ class TaskSpec:
     trials: int = 40  # of the search for C, or for learning rate and weight decay
     among: Literal["train", "test"] = "train"
     torso: Pairs = field(default=LSP_TORSO)
+    root: int = 0  # of 3D joints: the pelvis
     text: TextFeatures | None = None  # of zero-shot's classes
     segmentation: SegmentationProtocol = field(default_factory=SegmentationProtocol)
     depth: DepthProtocol = field(default_factory=DepthProtocol)
@@ -96,7 +112,7 @@ class TaskSpec:
         if (self.kind == "zeroshot") != (self.text is not None):
             raise ValueError(f"text features are for zeroshot, and needed there, not {self.kind}")
         if not self.name:
-            object.__setattr__(self, "name", f"{self.test.name} {SHORT[self.kind]}")
+            object.__setattr__(self, "name", f"{self.test.name} {METRICS[self.kind].short}")
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -106,7 +122,7 @@ class TaskSpec:
     @property
     def wants(self) -> Wanted:
         """The tokens that it looks at."""
-        if self.kind in ("joints", "segmentation", "depth"):
+        if self.kind in ("joints", "body", "matching", "segmentation", "depth"):
             return "patches"
         if self.kind == "zeroshot":
             return "cls"
@@ -114,8 +130,8 @@ class TaskSpec:
 
     @property
     def geometry(self) -> Geometry:
-        """How a picture becomes square: joints must stay in it."""
-        return "squash" if self.kind == "joints" else "crop"
+        """How a picture becomes square: what has a place must stay in it."""
+        return "squash" if self.kind in ("joints", "body", "matching") else "crop"
 
 
 class LacksFeatureError(Exception):

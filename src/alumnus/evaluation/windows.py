@@ -3,13 +3,13 @@
 Axes: K classes, H W pixels, S side of the window.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["padded", "slide", "window_boxes"]
+__all__ = ["padded", "slide", "slide_all", "window_boxes"]
 
 
 def window_boxes(height: int, width: int, *, window: int, stride: int) -> Iterator[tuple[int, int]]:
@@ -45,21 +45,38 @@ def slide(
 
     Source: the sliding-window inference of mmsegmentation, which DINOv2 uses.
     """
-    height, width = image.shape[-2:]
-    canvas = padded(image, window, value=0.0)
-    boxes = list(window_boxes(*canvas.shape[-2:], window=window, stride=stride))
-    total: Tensor | None = None
-    count = canvas.new_zeros(canvas.shape[-2:])
-    for i in range(0, len(boxes), batch_size):
-        part = boxes[i : i + batch_size]
-        crops = torch.stack([canvas[:, t : t + window, le : le + window] for t, le in part])
+    [found] = slide_all([image], logits, window=window, stride=stride, batch_size=batch_size)
+    return found
+
+
+def slide_all(
+    images: Sequence[Tensor],  # [3, H, W] each
+    logits: Callable[[Tensor], Tensor],  # [n, 3, S, S] -> [n, K, h, w]
+    *,
+    window: int,
+    stride: int,
+    batch_size: int,
+) -> list[Tensor]:  # [K, H, W] float32 each
+    """`slide` for several images, whose windows share batches."""
+    canvases = [padded(image, window, value=0.0) for image in images]
+    boxes = [
+        (i, slice(top, top + window), slice(left, left + window))
+        for i, canvas in enumerate(canvases)
+        for top, left in window_boxes(*canvas.shape[-2:], window=window, stride=stride)
+    ]
+    totals: list[Tensor] = []
+    counts = [canvas.new_zeros(canvas.shape[-2:]) for canvas in canvases]
+    for start in range(0, len(boxes), batch_size):
+        part = boxes[start : start + batch_size]
+        crops = torch.stack([canvases[i][:, rows, columns] for i, rows, columns in part])
         fine = F.interpolate(
             logits(crops).float(), size=(window, window), mode="bilinear", align_corners=False
         )
-        if total is None:
-            total = fine.new_zeros(fine.shape[1], *canvas.shape[-2:])
-        for (top, left), values in zip(part, fine, strict=True):
-            total[:, top : top + window, left : left + window] += values
-            count[top : top + window, left : left + window] += 1
-    assert total is not None, "an image has at least one window"
-    return (total / count)[:, :height, :width]
+        totals = totals or [fine.new_zeros(fine.shape[1], *count.shape) for count in counts]
+        for (i, rows, columns), values in zip(part, fine, strict=True):
+            totals[i][:, rows, columns] += values
+            counts[i][rows, columns] += 1
+    return [
+        (total / count)[:, : image.shape[-2], : image.shape[-1]]
+        for total, count, image in zip(totals, counts, images, strict=True)
+    ]

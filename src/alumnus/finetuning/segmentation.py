@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alumnus.data import names_of
 from alumnus.evaluation.mask_crops import RATIO
 from alumnus.evaluation.masks import LabelledSource, census, count_classes
 from alumnus.evaluation.results import TaskScore
@@ -51,7 +52,8 @@ def segmentation_course(
         backbone.model, task.size_px, device, layers=config.layers, with_cls=False
     )
     known, tested = (census(source, num_workers=workers) for source in (task.train, task.test))
-    classes = count_classes(known, tested, task.train.classes)
+    names = names_of(task.train, "mask")
+    classes = count_classes(known, tested, names)
 
     def measure(head: LinearHead) -> Finding:
         score = score_head(
@@ -77,7 +79,7 @@ def segmentation_course(
         spec=HeadSpec(
             kind="segmentation",
             size_px=dense.window,
-            classes=task.train.classes,
+            classes=names,
             options={"layers": config.layers},
         ),
         objective=MaskObjective(classes=classes),

@@ -1,6 +1,6 @@
 """What a domain of the miniworld is: how its scenes are rendered and what is kept of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ class Domain(NamedTuple):
     about: str  # what is seen and known, in a few words
     version: int  # of the generator, part of the cache's name
     classes: tuple[str, ...] | None  # of the field "cls"
+    names: Mapping[str, tuple[str, ...]]  # of the values of "mask", of the rows of "joints"
     views: int  # pictures of one scene
     chunk: int  # pictures per file, a multiple of `views`
     dtype: Callable[[int], np.dtype[np.void]]  # of a record, from the picture's size in pixels

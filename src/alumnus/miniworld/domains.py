@@ -6,8 +6,13 @@ import numpy as np
 
 from alumnus.miniworld.body import BONES, JOINTS, SHAPE_COMPONENTS
 from alumnus.miniworld.domain import Domain
-from alumnus.miniworld.objects import CLASSES, GENERATOR_VERSION, render_object
-from alumnus.miniworld.people import PEOPLE_VERSION, project, render_person
+from alumnus.miniworld.objects import CLASSES, GENERATOR_VERSION, MASK_NAMES, render_object
+from alumnus.miniworld.people import (
+    PEOPLE_VERSION,
+    PERSON_MASK_NAMES,
+    project,
+    render_person,
+)
 from alumnus.miniworld.rooms import KINDS, MOST_THINGS, ROOMS_VERSION, render_room
 
 __all__ = ["DOMAINS", "OBJECTS", "PEOPLE", "ROOMS"]
@@ -44,6 +49,7 @@ OBJECTS = Domain(
     about="one large object in a calm room: class, mask, depth",
     version=GENERATOR_VERSION,
     classes=CLASSES,
+    names={"mask": MASK_NAMES},
     views=1,
     chunk=2 * len(CLASSES),  # whole turns through the classes
     dtype=_object_dtype,
@@ -93,6 +99,7 @@ PEOPLE = Domain(
     about="one person in a room: mask, depth, joints, pose and shape of the body",
     version=PEOPLE_VERSION,
     classes=None,
+    names={"mask": PERSON_MASK_NAMES, "joints": tuple(name for name, _ in JOINTS)},
     views=1,
     chunk=96,
     dtype=_people_dtype,
@@ -141,6 +148,7 @@ ROOMS = Domain(
     about="two views of a furnished room: depth, cameras, overlap, kinds of things",
     version=ROOMS_VERSION,
     classes=KINDS,
+    names={"mask": KINDS},
     views=2,
     chunk=48,
     dtype=_room_dtype,

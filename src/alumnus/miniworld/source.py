@@ -1,6 +1,6 @@
 """`miniworld:DOMAIN` as a source: rendered into the local cache once, then read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -68,6 +68,11 @@ class MiniworldSource:
     @property
     def classes(self) -> tuple[str, ...] | None:
         return self.row.classes
+
+    @property
+    def field_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the values of "mask" and of the rows of "joints"; see `names_of`."""
+        return self.row.names
 
     @property
     def seed(self) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alumnus.evaluation.results import Results
+from alumnus.evaluation.results import Results, TaskRecord
 
 __all__ = ["Table", "markdown", "plain", "results_table"]
 
@@ -20,15 +20,16 @@ class Table:
 
 
 def results_table(results: Results) -> Table:
-    """One row a model, one column a task (percent), then each student over the best teacher.
+    """One row a model, one column a task, then each student over the best teacher.
 
     Rows come in the order teachers, students, projected, baselines; the best teacher of a task is
-    bold. Cells of models that lack what a task needs hold a dash.
+    bold. Cells of models that lack what a task needs hold a dash. Numbers are percentages where
+    the header names no unit; an arrow downwards says that lower is better.
     """
     order = ("teacher", "student", "projected", "baseline")
     models = sorted(results.models, key=lambda m: order.index(m.kind))  # stable
     tasks = [task.name for task in results.tasks]
-    rows = [(m.name, *(_percent(results.value(task, m.name)) for task in tasks)) for m in models]
+    rows = [(m.name, *(_number(results.value(task, m.name)) for task in tasks)) for m in models]
     names = [m.name for m in models]
     bold = {
         (names.index(best), 1 + column)
@@ -41,7 +42,8 @@ def results_table(results: Results) -> Table:
             (f"{name} / best teacher", *(_ratio(results.ratio(task, name)) for task in tasks))
             for name in students
         ]
-    return Table(("model", *tasks), tuple(rows), frozenset(bold))
+    header = ("model", *(task.name + _unit(task) for task in results.tasks))
+    return Table(header, tuple(rows), frozenset(bold))
 
 
 def markdown(table: Table) -> str:
@@ -91,7 +93,12 @@ def _escaped(row: Sequence[str]) -> list[str]:
     return [cell.replace("|", "\\|") for cell in row]
 
 
-def _percent(value: float | None) -> str:
+def _unit(task: TaskRecord) -> str:
+    arrow = "\N{DOWNWARDS ARROW}" if task.better == "lower" else ""
+    return "" if task.unit == "%" and not arrow else f" {task.unit}{arrow}"
+
+
+def _number(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.1f}"
 
 
