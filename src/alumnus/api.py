@@ -151,8 +151,9 @@ def evaluate(
 
     A run brings its bare encoder, its projection into each teacher's space, the same encoder
     untrained, and its teachers. `tasks` read `knn=PATH`, `logistic=TRAIN,TEST`, `joints=PATH`,
-    `zeroshot=TEXT,TEST`, `body=PATH`, `matching=TEST`, `segmentation=PATH`, `depth=PATH`. `size`, px, is that of segmentation
-    (512 where not given) and depth (480), and of other tasks where a model has none (224). Images
+    `zeroshot=TEXT,TEST`, `body=PATH`, `matching=TEST`, `segmentation=PATH`, `depth=PATH`. `size`,
+    px, is that of segmentation (512 where not given) and depth (480), and of other tasks where a
+    model has none (224), and sets the grid of matching. Images
     are resized to `resize_ratio * size` along the short side, of which `size` is cut out.
     `segmentation` changes how its heads are trained and used: fields of `SegmentationProtocol`;
     `depth` likewise: fields of `DepthProtocol`. The heads of segmentation are written to the
