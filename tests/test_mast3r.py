@@ -511,16 +511,19 @@ def test_what_is_no_mast3r_is_one_sentence(
 
 def test_the_page_on_two_views_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[1] / "docs" / "two-view.md").read_text()
-    released, own = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    blocks = dict(re.findall(r"## ([^\n]+)\n+```python\n(.*?)```", page, flags=re.DOTALL))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("alumnus.encoders.croco.IMAGE_SIZE", 96)  # px; matching 512 takes a while
     mast3r_file(tmp_path)
     for name, size in (("left.jpg", (300, 200)), ("right.jpg", (150, 260))):
         Image.effect_noise(size, 90).convert("RGB").save(name)
     seen: dict[str, Any] = {}
-    exec(released, seen)
+    exec(blocks["Released checkpoints"], seen)
     assert seen["points"].shape[:2] == seen["left"].images.shape[2:]
     assert len(seen["pixels"]) == seen["sure"].sum()
+    exec(blocks["Matches"], seen)
+    assert len(seen["here"]) == len(seen["there"])
     spec = EncoderSpec(model="vit", dim=8, depth=1, num_heads=1, image_size=16, patch_size=8)
     save_encoder("runs/mine", build_encoder(spec), spec)
-    exec(own, seen)
+    exec(blocks["A head on an encoder of yours"], seen)
     assert seen["network"](torch.randn(1, 3, 16, 24), torch.randn(1, 3, 16, 16))
