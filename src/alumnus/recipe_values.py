@@ -21,7 +21,10 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """The settings of a recipe by name or path; ConfigError where there is none."""
+    """The settings of a recipe by name or path; ConfigError where there is none.
+
+    One that `extends` another by name or path holds what it has otherwise.
+    """
     named = RECIPES / f"{recipe}.yaml"
     path = named if named.is_file() else Path(recipe).expanduser()
     if not path.is_file():
@@ -32,7 +35,13 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
         raise ConfigError(f"recipe {str(path)!r} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {str(path)!r} holds no settings")
-    return values
+    extends = values.pop("extends", None)
+    if extends is None:
+        return values
+    beside = path.parent / str(extends)
+    whole = read_recipe(beside if beside.is_file() else str(extends))
+    _merge(whole, values)
+    return whole
 
 
 def lay_over(
@@ -83,15 +92,25 @@ def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
         values = values[key]
     if keys[-1] in ("epochs", "steps"):  # the other one of the recipe gives way
         values.pop({"epochs": "steps", "steps": "epochs"}[keys[-1]], None)
-    values[keys[-1]] = value
+    values[keys[-1]] = _path_of_source(values, keys, value)
 
 
-def _merge(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
+def _path_of_source(values: Mapping[str, Any], keys: list[str], value: object) -> object:
+    """`data.sources.NAME=PATH` says where a source lies and leaves what the recipe says of it."""
+    if keys[-2:-1] != ["sources"] or not isinstance(value, str):
+        return value
+    return {**(values.get(keys[-1]) or {}), "path": value}
+
+
+def _merge(
+    values: dict[str, Any], settings: Mapping[str, Any], *, within: tuple[str, ...] = ()
+) -> None:
     for key, value in settings.items():
         if isinstance(value, Mapping) and isinstance(values.get(key), dict) and key != "teachers":
-            _merge(values[key], value)
+            _merge(values[key], value, within=(key,))
         else:
-            _set(values, [key], dict(value) if isinstance(value, Mapping) else value)
+            plain = dict(value) if isinstance(value, Mapping) else value
+            _set(values, [key], _path_of_source(values, [*within, key], plain))
 
 
 def _short_name(model: str) -> str:

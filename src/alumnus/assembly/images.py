@@ -20,6 +20,8 @@ from alumnus.data import (
     Mixture,
     Resident,
     Source,
+    Turned,
+    Turning,
     hold_out,
     make_loader,
     open_source,
@@ -83,14 +85,15 @@ def open_images(config: RunConfig, teacher_domains: list[str]) -> Images:
 
 def open_sources(config: RunConfig, teacher_domains: list[str]) -> Sources:
     """Open the sources and hold some images out; ValueError for what cannot be trained on."""
-    if not config.data.train:
+    learned = config.data.learned.values()
+    if not learned:
         raise ValueError("there are no images to learn from: give data.train=FOLDER")
-    default = teacher_domains[0]
-    opened = [_open(section, default) for section in config.data.train]
+    default, turning = teacher_domains[0], config.departures.turning
+    opened = [_open(section, default, turning) for section in learned]
     if config.data.val:
         train, held_out = (
             opened,
-            [_open(section, default) for section in config.data.val],
+            [_open(section, default, turning) for section in config.data.val],
         )
     else:
         train, held_out = hold_out(opened)
@@ -111,7 +114,7 @@ def lay_out(
 
     Small sets are decoded here, once for the run; `processes` share the machine's memory.
     """
-    named = zip(sources.train, config.data.train, strict=True)
+    named = zip(sources.train, config.data.learned.values(), strict=True)
     place = _keep_on(
         config, sources.train, device, _cropped_by_workers(config, teachers), processes
     )
@@ -308,8 +311,8 @@ def _check_source(config: RunConfig, source: Source) -> None:
     next(iter(alone))
 
 
-def _open(section: SourceSection, default_domain: str) -> Source:
-    return open_source(
+def _open(section: SourceSection, default_domain: str, turning: Turning) -> Source:
+    source = open_source(
         section.path,
         split=section.split,
         name=section.name,
@@ -318,3 +321,4 @@ def _open(section: SourceSection, default_domain: str) -> Source:
         where=section.where,
         columns=section.columns,
     )
+    return source if section.turn is None else Turned(source, section.turn, how=turning)

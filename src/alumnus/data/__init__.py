@@ -16,6 +16,7 @@ from alumnus.data.pixels import Size, apply, eval_transform, eval_view
 from alumnus.data.resident import Resident, resident_bytes
 from alumnus.data.sources import open_source
 from alumnus.data.subset import Subset
+from alumnus.data.turned import Turned, Turning
 
 __all__ = [
     "BENCHMARKS",
@@ -41,6 +42,8 @@ __all__ = [
     "Size",
     "Source",
     "Subset",
+    "Turned",
+    "Turning",
     "apply",
     "crop_box",
     "draw",

@@ -61,7 +61,13 @@ class TeacherInfo:
             "hf": f"{scheme}:{rest.partition('/')[0]}",
             "wheel": hub.RELEASED[rest].origin if rest in hub.RELEASED else "",
             "package": "ships with alumnus",
+            "own": "your own file",
         }[scheme]
+
+    @property
+    def by_hand(self) -> bool:
+        """Its weights are fetched by nobody but you."""
+        return self.weights.startswith("own:")
 
 
 def _vit(name: str, spec: EncoderSpec, url: str, **traits: Any) -> TeacherInfo:
@@ -250,6 +256,31 @@ DUNE = (
         ),
         load_mast3r_encoder,
         "hf:naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric/model.safetensors",
+    ),
+    TeacherInfo(
+        "multihmr-vitl14",  # the backbone alone: a DINOv2 trained on
+        Traits(
+            dim=1024,
+            patch_size=14,
+            token_types=("patch",),
+            licence="CC-BY-NC-SA-4.0",
+            data=("BEDLAM", "AGORA", "CUFFS", "UBody"),
+            domain="people",
+            pos_interp="offset",
+        ),
+        partial(
+            vit_network,
+            EncoderSpec(
+                model="vit_large",
+                image_size=518,
+                patch_size=14,
+                layer_scale=1.0,
+                pos_interp="offset",
+            ),
+            "multihmr-vitl14",
+            within="backbone.encoder.",
+        ),
+        "own:multiHMR_672_L.pt",
     ),
 )
 DINOV2 = tuple(_dinov2(size, registers) for registers in (False, True) for size in "sblg")

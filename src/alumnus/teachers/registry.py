@@ -197,8 +197,9 @@ def fetch_weights(name: str) -> Path:
     except hub.UnavailableError as error:
         if name in hub.RELEASED:
             raise
+        connect = f"connect once and run: alumnus get {name}, or "
         raise hub.UnavailableError(
-            f"teacher {name}: {error}; connect once and run: alumnus get {name}, or take a file "
+            f"teacher {name}: {error}; {'' if info.by_hand else connect}take a file "
             f"that you have: weights=PATH, or for good, alumnus get {name} --file PATH"
         ) from error
     assert path is not None, "a source was given"
