@@ -1,0 +1,280 @@
+"""Tables, picture and JSON of docs/results/mini-dune.md from the lines of `run.py`.
+
+python benchmarks/mini_dune/report.py [--runs runs/mini-dune/runs.jsonl] [--out docs/results]
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+TEACHERS = ("objects", "rooms", "people")
+BASELINES = ("constant",)
+PARETO = {  # groups of tasks, by the domain that their names begin with
+    "objects": ("objects",),
+    "rooms and people": ("rooms", "people"),
+    "all tasks": TEACHERS,
+}
+BASE = "base/transformer"
+Record = dict[str, Any]
+Scores = Mapping[str, float]  # by task
+
+
+def main() -> None:
+    """Write all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/mini-dune/runs.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    given = parser.parse_args()
+    records = [portable(json.loads(line)) for line in given.runs.read_text().splitlines()]
+    (given.out / "mini-dune.json").write_text(json.dumps({"runs": records}, indent=1) + "\n")
+    page = given.out / "mini-dune.md"
+    page.write_text(filled(page.read_text(), tables(records)))
+    draw(records, given.out / "mini-dune.png")
+
+
+def filled(page: str, texts: Mapping[str, list[str]]) -> str:
+    """The page with each table between its marks: `<!-- NAME -->` and `<!-- end -->`."""
+    for name, lines in texts.items():
+        head, mark, rest = page.partition(f"<!-- {name} -->")
+        assert mark, f"the page has a place for {name}"
+        end = rest.index("<!-- end -->")
+        page = "\n".join([head + mark, "", *lines, "", rest[end:]])
+    return page
+
+
+def portable(record: Record) -> Record:
+    """Without folders of this machine."""
+    return {key: value for key, value in record.items() if key != "folder"}
+
+
+class Reference:
+    """The best teacher of each task, and what is better lower."""
+
+    def __init__(self, models: Record) -> None:
+        self.scores: dict[str, Scores] = models["scores"]
+        self.lower = set(models["lower"])
+        self.tasks = list(self.scores[TEACHERS[0]])
+
+    def best(self, task: str) -> float:
+        """The score of the best teacher."""
+        choose: Callable[..., float] = min if task in self.lower else max
+        return choose(self.scores[name][task] for name in TEACHERS)
+
+    def ratio(self, task: str, value: float) -> float:
+        """Above 1 is better than the best teacher; of an error the teacher's over the model's."""
+        best = self.best(task)
+        return best / value if task in self.lower else value / best
+
+    def mean_ratio(self, scores: Scores, domains: Sequence[str] = TEACHERS) -> float:
+        """Over the tasks of some domains."""
+        return statistics.mean(
+            self.ratio(task, scores[task]) for task in self.tasks if task.startswith(domains)
+        )
+
+    def header(self) -> list[str]:
+        """The tasks, with an arrow where lower is better."""
+        return [f"{task} ↓" if task in self.lower else task for task in self.tasks]
+
+
+def bare(record: Record) -> Scores:
+    """The student without projectors."""
+    scores: Scores = record["scores"]["student"]
+    return scores
+
+
+def projected(record: Record) -> Scores:
+    """On each task the student in the space of the teacher of that domain."""
+    found: dict[str, float] = {}
+    for name in TEACHERS:
+        own = record["scores"].get(f"student as {name}", {})
+        found |= {task: value for task, value in own.items() if task.startswith(name)}
+    return found
+
+
+def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The seeds of each arm, by stage and name."""
+    arms: dict[str, list[Record]] = {}
+    for record in records:
+        if "name" in record:
+            arms.setdefault(f"{record['stage']}/{record['name']}", []).append(record)
+    return arms
+
+
+def tables(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The lines of each table that there are runs for."""
+    models = [r for r in records if r["stage"] == "models"]
+    if not models:
+        return {}
+    reference, arms = Reference(models[0]), by_arm(records)
+    found: dict[str, list[str]] = {}
+    if headline := arms.get("headline/mini-dune"):
+        found["headline"] = headline_table(reference, headline)
+    if BASE in arms:
+        found["ablations"] = arm_table(reference, arms)
+        found["bare"] = bare_table(reference, arms)
+    if swept := [r for r in records if r["stage"] == "resolution"]:
+        found["resolution"] = resolution_table(swept)
+    return found
+
+
+def headline_table(reference: Reference, seeds: Sequence[Record]) -> list[str]:
+    """Teachers, floors, the student bare and projected over its seeds, ratios."""
+    rows: list[list[object]] = [
+        [f"{name} (teacher)" if name in TEACHERS else name, *map(scores.get, reference.tasks)]
+        for name, scores in reference.scores.items()
+    ]
+    for name in seeds[0]["scores"]:
+        if name.startswith("untrained"):
+            rows.append([name, *map(seeds[0]["scores"][name].get, reference.tasks)])
+    for label, of in (("student, bare", bare), ("student, own projection", projected)):
+        rows.append([label, *(spread([of(r)[t] for r in seeds]) for t in reference.tasks)])
+    for label, of in (("bare / best teacher", bare), ("projected / best teacher", projected)):
+        ratios = [[reference.ratio(t, of(r)[t]) for r in seeds] for t in reference.tasks]
+        rows.append([f"**{label}**", *(spread(values, digits=3) for values in ratios)])
+    return table(["model", *reference.header()], rows)
+
+
+def arm_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One row an arm: the bare student on every task, means of ratios, explained variance."""
+    rows: list[list[object]] = []
+    for name, seeds in sorted(arms.items(), key=lambda arm: arm[0] != BASE):
+        if name.startswith("headline"):
+            continue
+        label = f"**{name}**" if name == BASE else name
+        rows.append(
+            [
+                f"{label} ({len(seeds)} seeds)" if len(seeds) > 1 else label,
+                *(spread([bare(r)[t] for r in seeds]) for t in reference.tasks),
+                spread([reference.mean_ratio(bare(r)) for r in seeds], digits=3),
+                spread([r["held_out"]["explained_variance"] for r in seeds], digits=3),
+            ]
+        )
+    header = ["arm", *reference.header(), "bare / best teacher, mean", "explained variance"]
+    return table(header, rows)
+
+
+def bare_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Bare and projected in terms of the best teacher, for groups of tasks."""
+    rows = []
+    for name, seeds in compared(arms).items():
+        cells = [
+            spread([reference.mean_ratio(of(r), domains) for r in seeds], digits=3)
+            for domains in PARETO.values()
+            for of in (bare, projected)
+        ]
+        rows.append([f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name, *cells])
+    header = [f"{group}, {kind}" for group in PARETO for kind in ("bare", "projected")]
+    return table(["student", *header], rows)
+
+
+def compared(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
+    """The arms that ask what the bare encoder keeps: other projectors and what reaches it."""
+    named = {"transformer (base)": arms[BASE]}
+    for name, seeds in arms.items():
+        stage, _, word = name.partition("/")
+        if stage in ("projectors", "bare"):
+            named[word] = seeds
+    return named
+
+
+def resolution_table(swept: Sequence[Record]) -> list[str]:
+    """One row a model and size."""
+    tasks = {_plain(task) for record in swept for row in record["scores"].values() for task in row}
+    models = list(dict.fromkeys(name for record in swept for name in record["scores"]))
+    rows: list[list[object]] = []
+    for model in models:
+        if model in BASELINES:
+            continue
+        for record in swept:
+            held = {_plain(task): v for task, v in record["scores"].get(model, {}).items()}
+            if held:
+                label = f"{model} (teacher)" if model in TEACHERS else model
+                rows.append([label, str(record["size_px"]), *map(held.get, sorted(tasks))])
+    return table(["model", "px", *sorted(tasks)], rows)
+
+
+def _plain(task: str) -> str:
+    """`rooms@96 delta1` without its size."""
+    world, _, metric = task.partition(" ")
+    return f"{world.partition('@')[0]} {metric}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    for row in rows:
+        cells = [f"{v:.1f}" if isinstance(v, float) else "" if v is None else str(v) for v in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def spread(values: Sequence[float], *, digits: int = 1) -> str:
+    """Mean and standard deviation."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def draw(records: Sequence[Record], path: Path) -> None:
+    """Above: every model over the best teacher of each task. Below: bare against projected."""
+    models = [r for r in records if r["stage"] == "models"]
+    arms = by_arm(records)
+    if not models or BASE not in arms:
+        return
+    mpl.use("Agg")
+    reference = Reference(models[0])
+    figure = plt.figure(figsize=(11, 9))
+    grid = figure.add_gridspec(2, len(PARETO))
+    _draw_bars(figure.add_subplot(grid[0, :]), reference, arms)
+    for column, (group, domains) in enumerate(PARETO.items()):
+        axes = figure.add_subplot(grid[1, column])
+        _draw_pareto(axes, reference, compared(arms), domains)
+        axes.set_title(group, fontsize=10)
+    figure.axes[-1].legend(fontsize=7, loc="best")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def _draw_bars(axes: Any, reference: Reference, arms: Mapping[str, Sequence[Record]]) -> None:
+    seeds = arms.get("headline/mini-dune", arms[BASE])
+    rows: dict[str, list[Scores]] = {name: [reference.scores[name]] for name in TEACHERS}
+    rows |= {"student, bare": [bare(r) for r in seeds]}
+    rows |= {"student, projected": [projected(r) for r in seeds]}
+    for record in seeds:
+        for name, scores in record["scores"].items():
+            if name.startswith("untrained"):
+                rows[name] = [scores]
+    for i, (name, held) in enumerate(rows.items()):
+        ratios = [[reference.ratio(t, scores[t]) for scores in held] for t in reference.tasks]
+        places = [x + 0.8 * i / len(rows) - 0.4 for x in range(len(reference.tasks))]
+        errors = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in ratios]
+        heights = [statistics.mean(values) for values in ratios]
+        axes.bar(places, heights, 0.8 / len(rows), yerr=errors, label=name, align="edge")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(reference.tasks)), reference.tasks, fontsize=8)
+    axes.set_ylabel("relative to the best teacher")
+    axes.legend(ncols=3, fontsize=8)
+
+
+def _draw_pareto(
+    axes: Any,
+    reference: Reference,
+    arms: Mapping[str, Sequence[Record]],
+    domains: Sequence[str],
+) -> None:
+    for name, seeds in arms.items():
+        across = [reference.mean_ratio(projected(r), domains) for r in seeds]
+        up = [reference.mean_ratio(bare(r), domains) for r in seeds]
+        (drawn,) = axes.plot(statistics.mean(across), statistics.mean(up), "o", label=name)
+        axes.plot(across, up, ".", color=drawn.get_color(), markersize=3)
+    axes.set_xlabel("projected / best teacher")
+    axes.set_ylabel("bare / best teacher")
+
+
+if __name__ == "__main__":
+    main()
