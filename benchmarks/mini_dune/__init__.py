@@ -1,0 +1,1 @@
+"""DUNE in small: see run.py."""
