@@ -132,6 +132,10 @@ def _dinov2(size: str, registers: bool) -> TeacherInfo:
 
 BASE = EncoderSpec(model="vit_base", image_size=224, patch_size=16)
 
+MINIWORLD: tuple[tuple[str, tuple[TokenType, ...]], ...] = (
+    ("objects", BOTH),
+    ("people", ("patch",)),  # nothing trains its [CLS]
+)
 WITHOUT_HUB = (
     *(
         TeacherInfo(
@@ -171,19 +175,22 @@ WITHOUT_HUB = (
         "wheel:blazepose",
         requires=interpreter_class,
     ),
-    TeacherInfo(
-        "miniworld-objects",
-        Traits(
-            dim=128,
-            patch_size=8,
-            token_types=BOTH,
-            licence="Apache-2.0",
-            domain="objects",
-            pos_interp="offset",
-            input_size=64,
-        ),
-        load_encoder,
-        "package:miniworld/weights/objects",
+    *(
+        TeacherInfo(
+            f"miniworld-{domain}",
+            Traits(
+                dim=128,
+                patch_size=8,
+                token_types=token_types,
+                licence="Apache-2.0",
+                domain=domain,
+                pos_interp="offset",
+                input_size=64,
+            ),
+            load_encoder,
+            f"package:miniworld/weights/{domain}",
+        )
+        for domain, token_types in MINIWORLD
     ),
 )
 UNIC = (
