@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from alumnus.encoders import build_encoder
 from alumnus.heads.two_view import TwoViewHead, load_two_view
-from alumnus.miniworld import MiniworldSource, train_rooms
+from alumnus.miniworld import MiniworldSource, teacher_folder, train_rooms
+from alumnus.miniworld.fit import SPEC
 from alumnus.miniworld.room_pairs import (
     Matches,
     RoomPairs,
@@ -20,8 +22,15 @@ from alumnus.miniworld.room_pairs import (
     swapped,
     truth_of,
 )
-from alumnus.miniworld.room_scores import depth_errors, match_distances
-from alumnus.miniworld.score_rooms import same_place
+from alumnus.miniworld.room_scores import depth_errors, match_distances, pair_scores
+from alumnus.miniworld.score_rooms import (
+    network_views,
+    patch_tokens,
+    ridge_depth,
+    same_place,
+    shipped_views,
+    token_matches,
+)
 from alumnus.miniworld.train_rooms import HEAD, RoomSettings, draw_batch, start_alike, train
 from alumnus.runs import load_encoder
 
@@ -137,3 +146,42 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
     for load in (load_encoder, load_two_view):
         one, other = (load(tmp_path / name).state_dict() for name in ("whole", "parts"))
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_shipped_teacher_knows_depth_and_matches_and_fresh_weights_do_not(
+    pairs: RoomPairs,
+) -> None:
+    torch.manual_seed(0)
+    fresh = pair_scores(network_views(build_encoder(SPEC).eval(), TwoViewHead(HEAD)), pairs)
+    blind = pair_scores(same_place(pairs), pairs)  # not even of other pairs
+    shipped = pair_scores(shipped_views(teacher_folder("rooms")), pairs)
+    assert shipped["abs_rel"] < 0.7 * blind["abs_rel"] < fresh["abs_rel"]
+    assert shipped["match_4px"] > 0.7 > 2 * max(blind["match_4px"], fresh["match_4px"])
+    assert shipped["other_points_m"] < 0.9 * blind["other_points_m"]
+
+
+def test_shipped_tokens_match_across_views_and_the_objects_teachers_do_not(
+    pairs: RoomPairs,
+) -> None:
+    rooms, objects = (
+        token_matches(pairs, patch_tokens(load_encoder(teacher_folder(domain)), pairs))
+        for domain in ("rooms", "objects")
+    )
+    assert rooms > 0.8 > 0.6 > objects
+
+
+def test_depth_read_from_tokens_that_tell_their_place_alone_is_the_mean_map(
+    pairs: RoomPairs,
+) -> None:
+    place = torch.eye(64).expand(len(pairs), 2, -1, -1)
+    log_depth = pairs.depth.float().log()
+    mean = log_depth.mean(dim=(0, 1)).exp().expand_as(log_depth)
+    expected = depth_errors(mean.flatten(0, 1), pairs.depth.flatten(0, 1).float()).mean(dim=0)
+    scores = ridge_depth(pairs, place, pairs, place)
+    assert list(scores.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_shipped_teachers_are_small_and_have_cards() -> None:
+    folders = [path for path in teacher_folder("rooms").parent.iterdir() if path.is_dir()]
+    assert sum(file.stat().st_size for path in folders for file in path.iterdir()) <= 9_000_000
+    assert all((path / "card.md").is_file() for path in folders)

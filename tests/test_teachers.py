@@ -354,7 +354,12 @@ def test_the_page_of_teachers_says_what_the_registry_does(name: str) -> None:
     assert f"| {' | '.join(cells)} |" in page.read_text().splitlines()
 
 
-HERE = ("miniworld-objects", "miniworld-people", *hub.RELEASED)  # with weights that need no hub
+HERE = (
+    "miniworld-objects",
+    "miniworld-rooms",
+    "miniworld-people",
+    *hub.RELEASED,
+)  # with weights that need no hub
 
 
 @pytest.mark.slow

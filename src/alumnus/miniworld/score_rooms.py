@@ -23,7 +23,14 @@ from alumnus.miniworld.room_scores import PATCH_PX, Views, depth_errors, pair_sc
 from alumnus.miniworld.train_rooms import HEAD, predicted, start_alike
 from alumnus.runs import load_encoder
 
-__all__ = ["network_views", "ridge_depth", "same_place", "shipped_views", "token_matches"]
+__all__ = [
+    "network_views",
+    "patch_tokens",
+    "ridge_depth",
+    "same_place",
+    "shipped_views",
+    "token_matches",
+]
 
 BATCH = 48  # pairs
 RIDGE = 1.0  # beside the sum of squares of some hundred thousand tokens: for invertibility
@@ -171,14 +178,10 @@ def main() -> None:
         of_train, of_test = patch_tokens(encoder, train), patch_tokens(encoder, test)
         scores = ridge_depth(train, of_train, test, of_test)
         print(name, in_words({**scores, "match_patch": token_matches(test, of_test)}), flush=True)
-    nothing = torch.zeros(1, 1, 1, 1)
-    scores = ridge_depth(
-        train,
-        nothing.expand(len(train), 2, 64, 1),
-        test,
-        nothing.expand(len(test), 2, 64, 1),
-    )
-    print("mean map", in_words(scores))
+    place = torch.eye((test.depth.shape[-1] // (SPEC.patch_size or 1)) ** 2)
+    of_train, of_test = (place.expand(len(pairs), 2, -1, -1) for pairs in (train, test))
+    scores = ridge_depth(train, of_train, test, of_test)
+    print("place alone", in_words({**scores, "match_patch": token_matches(test, of_test)}))
 
 
 if __name__ == "__main__":

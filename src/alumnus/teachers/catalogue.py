@@ -134,7 +134,8 @@ BASE = EncoderSpec(model="vit_base", image_size=224, patch_size=16)
 
 MINIWORLD: tuple[tuple[str, tuple[TokenType, ...]], ...] = (
     ("objects", BOTH),
-    ("people", ("patch",)),  # nothing trains its [CLS]
+    ("rooms", ("patch",)),  # nothing trains its [CLS], nor that of
+    ("people", ("patch",)),
 )
 WITHOUT_HUB = (
     *(
