@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alumnus.data import BrokenImageError, Source
+from alumnus.data.colour import normalise
 from alumnus.evaluation.miou import IGNORE
 from alumnus.evaluation.windows import padded, window_boxes
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
     "Census",
@@ -156,9 +156,7 @@ def scaled_image(image: Image.Image, short_px: int) -> Tensor:  # [3, H, W]
     Resized by Pillow's bicubic filter, as in all evaluations.
     """
     resized = image.resize(_scaled_size(image, short_px), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (pixels - mean) / std
+    return normalise(torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous())
 
 
 def _scaled_size(image: Image.Image, short_px: int) -> tuple[int, int]:  # width, height

@@ -15,6 +15,7 @@ from alumnus.evaluation.features import Features, extract_all
 from alumnus.evaluation.joints import JOINT_GRID
 from alumnus.evaluation.matching_task import matching_protocol, measure_matching
 from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, protocol, zeroshot
+from alumnus.evaluation.remembered import Remembered
 from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskRecord, TaskScore
 from alumnus.evaluation.segmentation_task import Dense, OnHead, segment, segmentation_protocol
 from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskSpec
@@ -39,10 +40,11 @@ def evaluate(
 
     Tasks with the same training images and input size share one extraction of these, in which
     each image is decoded once for all models; those that differ in their test images alone (such
-    as ImageNet's and its variants) share what was fitted. A model without the tokens that a task
-    needs gets no score there, and `Results.missing` says why. Broken images are left out, with a
-    warning, for all models: the task's record counts and hashes the others. Results depend on
-    the seeds of the tasks only.
+    as ImageNet's and its variants) share what was fitted; on a CPU tasks with a source in common
+    share forward passes (`Remembered`). A model without the tokens that a task needs gets no score
+    there, and `Results.missing` says why. Broken images are left out, with a warning, for all
+    models: the task's record counts and hashes the others. Results depend on the seeds of the tasks
+    only, but for rounding.
     """
     for what, names in (("models", [m.name for m in models]), ("tasks", [t.name for t in tasks])):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -61,48 +63,52 @@ def evaluate(
         "depth": (measure_depth, depth_protocol),
         "matching": (measure_matching, matching_protocol),
     }
-    for task in tasks:
-        if task.kind in own:
-            measure, describe = own[task.kind]
-            found = measure(
-                models,
-                task,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                device=device,
-                say=say,
-            )
-            scores[task.name] = {**found.scores, CONSTANT: found.constant}
-            missing[task.name] = dict(found.missing)
-            records[task.name] = task_record(task, found.train, found.test, describe(task))
-    for group in _groups([task for task in tasks if task.kind not in own]):
-        first = group[0]
-        train = None
-        if first.text is None:
-            train = _extract(models, group, first.train, batch_size, num_workers, device, say)
-        fitted: dict[tuple[object, ...], Scorer] = {}
-        for same_test in _by_test(group):
-            source = same_test[0].test
-            test = _extract(models, group, source, batch_size, num_workers, device, say)
-            for task in same_test:
-                among = _among(task)
-                for model in models:
-                    say(f"{task.name}: {model.name}")
-                    try:
-                        key = (model.name, *_fitted_alike(task))
-                        if key not in fitted:
-                            learned = None if train is None else train[model.name]
-                            fitted[key] = _fit(task, model, learned, device)
-                        held = TestSet(features=test[model.name], among=among)
-                        scores[task.name][model.name] = fitted[key](held)
-                    except LacksFeatureError as error:
-                        missing[task.name][model.name] = str(error)
-                learned = None if train is None else train[any_model]
-                held = TestSet(features=test[any_model], among=among)
-                scores[task.name][CONSTANT] = constant_score(task, learned, held)
-                used = None if learned is None else learned.indices
-                how = protocol(task)
-                records[task.name] = task_record(task, used, test[any_model].indices, how)
+    for part in _on_the_same_images(tasks):
+        memory = Remembered()
+        several = len(part) > 1 and not any(task.segmentation.augment for task in part)
+        seen = [memory.of(model) if several else model for model in models]
+        for task in part:
+            if task.kind in own:
+                measure, describe = own[task.kind]
+                found = measure(
+                    seen,
+                    task,
+                    batch_size=batch_size,
+                    num_workers=num_workers,
+                    device=device,
+                    say=say,
+                )
+                scores[task.name] = {**found.scores, CONSTANT: found.constant}
+                missing[task.name] = dict(found.missing)
+                records[task.name] = task_record(task, found.train, found.test, describe(task))
+        for group in _groups([task for task in part if task.kind not in own]):
+            first = group[0]
+            train = None
+            if first.text is None:
+                train = _extract(seen, group, first.train, batch_size, num_workers, device, say)
+            fitted: dict[tuple[object, ...], Scorer] = {}
+            for same_test in _by_test(group):
+                source = same_test[0].test
+                test = _extract(seen, group, source, batch_size, num_workers, device, say)
+                for task in same_test:
+                    among = _among(task)
+                    for model in seen:
+                        say(f"{task.name}: {model.name}")
+                        try:
+                            key = (model.name, *_fitted_alike(task))
+                            if key not in fitted:
+                                learned = None if train is None else train[model.name]
+                                fitted[key] = _fit(task, model, learned, device)
+                            held = TestSet(features=test[model.name], among=among)
+                            scores[task.name][model.name] = fitted[key](held)
+                        except LacksFeatureError as error:
+                            missing[task.name][model.name] = str(error)
+                    learned = None if train is None else train[any_model]
+                    held = TestSet(features=test[any_model], among=among)
+                    scores[task.name][CONSTANT] = constant_score(task, learned, held)
+                    used = None if learned is None else learned.indices
+                    how = protocol(task)
+                    records[task.name] = task_record(task, used, test[any_model].indices, how)
     return Results(
         models=(
             *(ModelRecord(name=m.name, kind=m.kind) for m in models),
@@ -112,6 +118,19 @@ def evaluate(
         scores=scores,
         missing=missing,
     )
+
+
+def _on_the_same_images(tasks: Sequence[TaskSpec]) -> list[list[TaskSpec]]:
+    """Tasks with a source in common, directly or through others, in the order of their first."""
+    parts: list[tuple[set[int], list[TaskSpec]]] = []
+    for task in tasks:
+        sources, members = {id(task.train), id(task.test)}, [task]
+        joined = [part for part in parts if part[0] & sources]
+        parts = [part for part in parts if part not in joined]
+        for others, earlier in reversed(joined):
+            sources, members = sources | others, earlier + members
+        parts.append((sources, members))
+    return [members for _, members in parts]
 
 
 def _groups(tasks: Sequence[TaskSpec]) -> list[list[TaskSpec]]:
