@@ -1,13 +1,15 @@
 """Heads on top of an encoder: what they learn, how they are resumed, loaded and refused."""
 
 import json
+import math
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -18,14 +20,20 @@ from alumnus.config import ConfigError
 from alumnus.data import open_source
 from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.evaluation.suite import CONSTANT
-from alumnus.runs import save_encoder
-from alumnus.training.loop import Interval, StoppedError
+from alumnus.finetuning.layer_rates import layer_rates
+from alumnus.runs import load_terms, save_encoder
+from alumnus.teachers import Teacher, Traits, as_encoder, load_teacher
+from alumnus.teachers.timm_teacher import TimmNetwork
+from alumnus.training.loop import Interval, NonFiniteError, StoppedError
 from mask_pictures import write_mask_folder
 
 EYES = "python:toys:red"  # a teacher that sees the mean colour of patches
 COLOURS = {"green": (40, 160, 60), "red": (200, 50, 40), "white": (230, 220, 235)}
 FINE = "python:toys:fine"  # the same with patches of 4 px
 QUICK = ("size=16", "steps=24", "batch_size=8", "device=cpu", "threads=1", "workers=0", "lr=3e-2")
+SMALL = EncoderSpec(
+    model="vit", dim=16, depth=2, num_heads=2, patch_size=8, image_size=16, drop_path=0.3
+)
 DENSE = ("size=32", "steps=60", "batch_size=4", "device=cpu", "threads=1", "workers=0", "lr=3e-2")
 
 
@@ -64,11 +72,19 @@ def write_steps(folder: Path, *, train: int = 12, test: int = 4) -> Path:
     return folder
 
 
+def dense_data(head: str, folder: Path) -> str:
+    """Images with masks or depths, as `data`."""
+    if head == "depth":
+        return str(write_steps(folder / "steps"))
+    masks = write_mask_folder(folder / "stripes", count=12)
+    return f"{masks}:train,{masks}:val"
+
+
 def write_encoder(folder: Path, *, seed: int = 0) -> Path:
     """A small ViT with random weights, exported."""
-    spec = EncoderSpec(model="vit", dim=16, depth=2, num_heads=2, patch_size=8, image_size=16)
     torch.manual_seed(seed)
-    save_encoder(folder, build_encoder(spec), spec)
+    info = {"inherits": [{"of": "somebody", "licence": "MIT", "data": []}]}
+    save_encoder(folder, build_encoder(SMALL), SMALL, info)
     return folder
 
 
@@ -306,11 +322,7 @@ def test_a_bound_of_depth_is_the_last_bin(tmp_path: Path) -> None:
 def test_a_resumed_dense_head_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, head: str
 ) -> None:
-    if head == "segmentation":
-        masks = write_mask_folder(tmp_path / "stripes", count=12)
-        data = f"{masks}:train,{masks}:val"
-    else:
-        data = str(write_steps(tmp_path / "steps"))
+    data = dense_data(head, tmp_path)
     words = (*DENSE, f"data={data}", "augment=true", "steps=10", "log_every=1")
     whole = api.finetune(FINE, *words, f"out={tmp_path / 'whole'}", head=head)
     stopped_after(4, FINE, words, tmp_path / "stopped", head=head)
@@ -345,3 +357,126 @@ def test_an_encoder_without_patches_and_images_of_other_labels_are_refused(
     with pytest.raises(ValueError, match="cannot carry this head: it has no 3 last blocks"):
         api.finetune(FINE, *words, f"data={steps}", "layers=3", head="depth")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("head", ["classes", "segmentation", "depth"])
+def test_an_unfrozen_encoder_learns_and_lies_beside_its_head(
+    colours: Path, tmp_path: Path, head: str
+) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
+    before = load_file(encoder / "encoder.safetensors")
+    data = str(colours) if head == "classes" else dense_data(head, tmp_path)
+    words = (*QUICK, f"data={data}", "steps=2", f"out={tmp_path / 'out'}")
+    api.finetune(str(encoder), *words, head=head, unfrozen=True)
+    after = load_file(tmp_path / "out" / "encoder.safetensors")
+    assert before.keys() == after.keys()
+    same = [name for name in before if torch.equal(before[name], after[name])]
+    assert not [name for name in same if name.startswith(("patch_embed", "blocks", "norm"))]
+    assert [terms.of for terms in load_terms(tmp_path / "out")] == ["somebody"]
+    assert "MIT" in (tmp_path / "out" / "licences.txt").read_text()
+    write_encoder(encoder, seed=1)  # what it was tuned from is no longer needed
+    model = alumnus.load_head(tmp_path / "out")
+    tuned = alumnus.load(tmp_path / "out").state_dict()
+    assert all(
+        torch.equal(value, tuned[name]) for name, value in model.encoder.state_dict().items()
+    )
+    assert model(torch.zeros(2, 3, 16, 24)).shape[0] == 2
+
+
+def test_the_rate_of_the_encoder_trains_the_encoder(colours: Path, tmp_path: Path) -> None:
+    """With a head that stays as it was drawn, whose weights allow logits of some 0.1."""
+    encoder = str(write_encoder(tmp_path / "encoder"))
+    words = (*QUICK, f"data={colours}", "lr=1e-9", "encoder_lr=1e-2", "evaluations=0")
+    losses = []
+    for out, unfrozen in (("frozen", False), ("unfrozen", True)):
+        settings = (*words, f"out={tmp_path / out}")
+        losses.append(api.finetune(encoder, *settings, head="classes", unfrozen=unfrozen).loss)
+    assert losses[0] == pytest.approx(math.log(3), abs=0.03)
+    assert losses[1] is not None
+    assert losses[1] < math.log(3) - 0.05  # measured 0.079
+
+
+def test_a_frozen_encoder_stays_as_it_is(colours: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
+    before = (encoder / "encoder.safetensors").read_bytes()
+    tuned(encoder, colours, tmp_path / "out", "steps=2", "augment=true")
+    assert (encoder / "encoder.safetensors").read_bytes() == before
+    assert not (tmp_path / "out" / "encoder.safetensors").exists()
+    ours, theirs = alumnus.load_head(tmp_path / "out").encoder, alumnus.load(encoder)
+    named = theirs.state_dict()
+    assert all(torch.equal(value, named[name]) for name, value in ours.state_dict().items())
+
+
+def test_a_resumed_unfrozen_run_equals_an_uninterrupted_one_bit_for_bit(
+    colours: Path, tmp_path: Path
+) -> None:
+    encoder = str(write_encoder(tmp_path / "encoder"))
+    words = (*QUICK, f"data={colours}", "steps=10", "log_every=1", "unfrozen=true")
+    whole = api.finetune(encoder, *words, f"out={tmp_path / 'whole'}", head="classes")
+    stopped_after(4, encoder, words, tmp_path / "stopped")
+    resumed = api.finetune(
+        encoder, *words, f"out={tmp_path / 'stopped'}", head="classes", resume=True
+    )
+    assert_same_head(whole, resumed)
+    ours, theirs = (load_file(r.folder / "encoder.safetensors") for r in (whole, resumed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_early_layers_have_lower_rates() -> None:
+    rates = layer_rates(build_encoder(SMALL), rate=1.0, decay=0.5)
+    expected = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 3}
+    expected |= {"blocks.0.attn.qkv.weight": 2, "blocks.1.mlp.fc2.bias": 1, "norm.weight": 0}
+    assert {name: rates[name] for name in expected} == {n: 0.5**k for n, k in expected.items()}
+    assert set(layer_rates(build_encoder(SMALL), rate=2.0, decay=1.0).values()) == {2.0}
+    stages = build_encoder(EncoderSpec(model="timm:convnext_atto", image_size=32))
+    rates = layer_rates(stages, rate=1.0, decay=0.5)
+    assert rates["model.stem.0.weight"] == 0.5**5
+    assert [rates[f"model.stages.{i}.blocks.0.conv_dw.weight"] for i in range(4)] == [
+        0.5**k for k in (4, 3, 2, 1)
+    ]
+    assert rates["model.head.norm.weight"] == 1
+
+
+def timm_teacher() -> Teacher:
+    """An EfficientNet with random weights and statistics of its own, as the wheels' are."""
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+    network = TimmNetwork(model)
+    traits = Traits(
+        dim=network.dim,
+        patch_size=network.patch_size,
+        token_types=("cls", "patch"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        input_size=64,
+    )
+    return Teacher(network, traits, name="lite0")
+
+
+@pytest.mark.parametrize("make", [timm_teacher, lambda: load_teacher("miniworld-objects")])
+@torch.no_grad()
+def test_a_teacher_as_a_saved_encoder_sees_what_it_saw(
+    make: Callable[[], Teacher], tmp_path: Path
+) -> None:
+    teacher = make()
+    encoder, spec = as_encoder(teacher)
+    save_encoder(tmp_path, encoder, spec)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected, found = teacher.encode(images), alumnus.load(tmp_path)(images).final
+    for kind in expected.types:
+        # other memory layout of the convolutions; measured 3e-6
+        assert torch.allclose(expected.of(kind), found.of(kind), atol=1e-4)
+
+
+def test_teachers_that_cannot_be_trained_say_so(colours: Path, tmp_path: Path) -> None:
+    settings = (*QUICK, f"data={colours}", f"out={tmp_path / 'out'}")
+    with pytest.raises(ValueError, match="red cannot be trained on: only ViTs of alumnus"):
+        api.finetune(EYES, *settings, head="classes", unfrozen=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_that_is_not_finite_ends_the_run_with_what_helps(
+    colours: Path, tmp_path: Path
+) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
+    with pytest.raises(NonFiniteError, match=r"A lower learning rate \(lr\) is the usual cure"):
+        tuned(encoder, colours, tmp_path / "out", "lr=1e38", "log_every=1")

@@ -110,23 +110,28 @@ def finetune(
     encoder: str,
     *overrides: str,
     head: str,
+    unfrozen: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     on_interval: Callable[[Interval], None] | None = None,
     **settings: Any,
 ) -> FinetuneResult:
-    """Train a head for a task on an encoder, which stands still.
+    """Train a head for a task on an encoder, which stands still unless `unfrozen`.
 
         alumnus.finetune("runs/photos", head="classes", data="packs/clothing10", out="runs/clothes")
         model = alumnus.load_head("runs/clothes")
 
     `encoder` is a run, an encoder, a released checkpoint or a teacher; settings are those of
-    docs/finetune.md. Writes head.safetensors, its scores on the test images and what resuming
-    needs. ValueError (ConfigError for settings) in one sentence for whatever cannot work, before
-    anything is written.
+    docs/finetune.md. Writes head.safetensors, its scores on the test images, what resuming needs,
+    and the encoder where that learned. ValueError (ConfigError for settings) in one sentence for
+    whatever cannot work, before anything is written.
     """
     config = load_finetune_config(
-        encoder, head, overrides, settings, also=preflight.before_finetuning
+        encoder,
+        head,
+        overrides,
+        {**settings, **({"unfrozen": True} if unfrozen else {})},
+        also=preflight.before_finetuning,
     )
     return run_finetune(config, resume=resume, overwrite=overwrite, on_interval=on_interval)
 

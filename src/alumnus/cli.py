@@ -77,6 +77,9 @@ def finetune(
     ] = None,
     *,
     head: Annotated[str, typer.Option(help="classes, segmentation or depth")],
+    unfrozen: Annotated[
+        bool, typer.Option("--unfrozen", help="Train the encoder too, more slowly")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in out=")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run in out=")] = False,
 ) -> None:
@@ -88,6 +91,7 @@ def finetune(
             encoder,
             *(overrides or []),
             head=head,
+            unfrozen=unfrozen,
             resume=resume,
             overwrite=overwrite,
             on_interval=on_interval,

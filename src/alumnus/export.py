@@ -28,7 +28,8 @@ def to_timm(encoder: Encoder, spec: EncoderSpec) -> TimmExport:
     prefix tokens a position, so that of [CLS] is added into `cls_token`, for good: train on
     with the alumnus weights, not with these. At other sizes timm interpolates positions its own
     way (antialiased, no offset). Missing biases and LayerNorm weights become zeros and ones;
-    the mask token is left out. ValueError for an encoder that timm cannot express.
+    the mask token is left out. The weights see images normalised with `spec.mean` and `spec.std`.
+    ValueError for an encoder that timm cannot express.
     """
     if isinstance(encoder, TimmEncoder):
         kwargs = {"num_classes": 0, "in_chans": spec.in_channels, **spec.options}

@@ -28,6 +28,7 @@ class FinetuneConfig(Section):
 
     encoder: str = Field(description="run, exported folder, released file or teacher")
     head: HeadName = Field("classes", description="what is learned: `--head`")
+    unfrozen: bool = Field(False, description="the encoder learns too: `--unfrozen`")
     data: str | None = Field(None, description="PATH (its splits train and test) or TRAIN,TEST")
     size: PositiveInt | None = Field(
         None,
@@ -41,7 +42,8 @@ class FinetuneConfig(Section):
         None, gt=0, description="metres: the last bin of depth; null: the largest of training"
     )
     augment: bool = Field(
-        False, description="random crops, whose features are computed in each step"
+        False,
+        description="random crops, whose features are computed in each step; always if unfrozen",
     )
     epochs: float | None = Field(
         None, gt=0, description="passes over the training images; null: 20, or by `steps`"
@@ -53,7 +55,15 @@ class FinetuneConfig(Section):
         None, description="images or windows of a step; null: 32 of classes, else 16"
     )
     lr: float = Field(3e-3, gt=0, description="peak rate of the head")
-    weight_decay: float = Field(1e-4, ge=0, description="of AdamW; not on biases and 1-D tensors")
+    encoder_lr: float = Field(1e-4, gt=0, description="peak rate of an unfrozen encoder's end")
+    layer_decay: float = Field(
+        0.75, gt=0, le=1, description="of that rate, for each layer (block or stage) further down"
+    )
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="of AdamW, not on biases and 1-D tensors; null: 1e-4, unfrozen 0.05",
+    )
     warmup: Probability = Field(0.05, description="share of the run, before the cosine to 0")
     seed: int = Field(0, ge=0, description="of weights, order and augmentation")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="by hardware")

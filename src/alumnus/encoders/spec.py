@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from alumnus.encoders.positions import PosInterp
+from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 from alumnus.spelling import unknown
 
 __all__ = ["VIT_SIZES", "EncoderSpec", "ViTSize"]
@@ -67,6 +68,9 @@ class EncoderSpec:
     activation: Literal["gelu", "quickgelu"] = "gelu"  # of the MLP; CLIP's is x sigmoid(1.702 x)
     norm_eps: float = 1e-6  # of the LayerNorms, except those of qk_norm
 
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of the images that its weights see, ViT and timm:
+    std: tuple[float, ...] = IMAGENET_STD  # those it is given are ImageNet-normalised in any case
+
     @property
     def vit_size(self) -> ViTSize:
         """Width, depth and heads of our ViT; ValueError for an unknown or incomplete one."""
@@ -88,4 +92,5 @@ class EncoderSpec:
         for key in values:
             if key not in known:
                 raise unknown("encoder setting", key, known)
-        return cls(**values)
+        listed = {name: tuple(values[name]) for name in ("mean", "std") if name in values}
+        return cls(**{**values, **listed})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alumnus.encoders.base import Encoder, check_blocks, check_images
 from alumnus.encoders.spec import EncoderSpec
+from alumnus.images import renormalise
 from alumnus.spelling import unknown
 from alumnus.tokens import EncoderOutput, Tokens
 
@@ -32,6 +33,7 @@ class TimmEncoder(Encoder):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         name = spec.model.removeprefix("timm:")
+        self.spec = spec
         self.model = _create(name, spec)
         info = _feature_info(self.model, name)
         self.block_dims = tuple(int(stage["num_chs"]) for stage in info)
@@ -58,6 +60,7 @@ class TimmEncoder(Encoder):
     def forward(self, images: Tensor, *, blocks: Sequence[int] = ()) -> EncoderOutput:
         check_images(images, in_channels=self.in_channels, patch_size=self.patch_size)
         check_blocks(blocks, self.depth)
+        images = renormalise(images, mean=self.spec.mean, std=self.spec.std)
         last = self.depth - 1
         wanted = sorted({*blocks, last})
         prefix: dict[str, bool] = {"return_prefix_tokens": True} if self.num_prefix_tokens else {}

@@ -15,6 +15,7 @@ from alumnus.encoders.base import Encoder, check_blocks, check_images
 from alumnus.encoders.positions import interpolate_positions
 from alumnus.encoders.spec import EncoderSpec
 from alumnus.encoders.stem import ConvStem
+from alumnus.images import renormalise
 from alumnus.spelling import unknown
 from alumnus.tokens import EncoderOutput, Grid, Tokens
 
@@ -64,6 +65,7 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
             norm_layer=_layer_norm(spec, affine=spec.norm_affine),
             mlp_layer=_feed_forward(spec, dim),
         )
+        self.spec = spec
         self.dim, self.block_dims, self.num_heads = dim, (dim,) * depth, num_heads
         self.patch_size, self.image_size = spec.patch_size, spec.image_size
         self.in_channels, self.pos_interp = spec.in_channels, spec.pos_interp
@@ -120,6 +122,7 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
         """Encode images; where `masks` is True the mask token takes the patch's place."""
         check_images(images, in_channels=self.in_channels, patch_size=self.patch_size)
         check_blocks(blocks, self.depth)
+        images = renormalise(images, mean=self.spec.mean, std=self.spec.std)
         x = self.patch_embed(images)  # [B, h, w, D]
         grid: Grid = (x.shape[1], x.shape[2])
         if masks is not None:

@@ -1,26 +1,32 @@
 """What a head stands on: an encoder by any name that `alumnus evaluate` takes."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from alumnus.encoders import Encoder, EncoderSpec
 from alumnus.evaluation.tasks import EvalModel
+from alumnus.licences import Terms
 from alumnus.measure import encoder_model, teacher_model
-from alumnus.runs import is_encoder, load_encoder
-from alumnus.teachers import load_teacher
+from alumnus.runs import is_encoder, load_encoder, load_encoder_spec, load_terms
+from alumnus.teachers import Teacher, as_encoder, load_teacher
 
-__all__ = ["Backbone", "open_backbone"]
+__all__ = ["Backbone", "Learner", "open_backbone", "open_learner"]
 
 
 @dataclass(frozen=True)
 class Backbone:
     """An encoder, as evaluations see it."""
 
-    network: nn.Module
+    network: Encoder | Teacher
     model: EvalModel  # of that network
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is trained with the head."""
+        return isinstance(self, Learner)
 
     def fingerprint(self) -> str:
         """A hash of the weights."""
@@ -31,11 +37,36 @@ class Backbone:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Learner(Backbone):
+    """An encoder that is trained with the head, and can be saved."""
+
+    network: Encoder
+    spec: EncoderSpec
+    terms: tuple[Terms, ...]  # what it was trained from
+
+
 def open_backbone(name: str, device: torch.device) -> Backbone:
     """The bare encoder of a run, an encoder, a released checkpoint, or a teacher; frozen."""
     path = Path(name).expanduser()
     if is_encoder(path):
-        encoder = load_encoder(path).requires_grad_(False)
+        encoder = load_encoder(path)
+        encoder.requires_grad_(False)
         return Backbone(encoder, encoder_model(path.resolve().name, encoder, device))
     teacher = load_teacher(name).to(device)
     return Backbone(teacher, teacher_model(teacher))
+
+
+def open_learner(name: str, device: torch.device) -> Learner:
+    """The same, to be trained; ValueError for a teacher that cannot be."""
+    path = Path(name).expanduser()
+    if is_encoder(path):
+        encoder, spec, terms = load_encoder(path), load_encoder_spec(path), load_terms(path)
+        model = encoder_model(path.resolve().name, encoder, device)
+        return Learner(encoder, model, replace(spec, pretrained=False), terms)
+    teacher = load_teacher(name)
+    encoder, spec = as_encoder(teacher)
+    encoder.requires_grad_()
+    model = encoder_model(teacher.name, encoder, device)
+    model = replace(model, size_px=teacher.input_size or model.size_px)
+    return Learner(encoder, model, spec, teacher.terms)

@@ -81,15 +81,19 @@ def class_course(
     names = task.train.classes
     classes = len(names) if names else 1 + int(known.labels.max())
 
+    learns = backbone.learns
+
     def features(images: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             return _as_map(fn(images))
 
     def keep(images: LabelledImages) -> KeptFeatures:
         return _keep(fn, images, size_px=size_px, workers=workers, device=device)
 
-    dim = features(torch.zeros(1, 3, size_px, size_px, device=device)).shape[1]
+    with torch.no_grad():
+        dim = features(torch.zeros(1, 3, size_px, size_px, device=device)).shape[1]
     head = new_head(dim, classes, seed=config.seed).to(device)
+    crops = ClassCrops(learned, size_px=size_px, seed=config.seed)
 
     @torch.no_grad()
     def measure() -> Finding:
@@ -120,11 +124,11 @@ def class_course(
         metric="top1",
         examples=len(learned.labels),
         features=features,
-        crops=ClassCrops(learned, size_px=size_px, seed=config.seed) if config.augment else None,
+        crops=crops if config.augment or learns else None,
         keep_train=partial(keep, learned),
         keep_held_out=partial(keep, held_out) if len(held_out.labels) else None,
         measure=measure,
-        learns=False,
+        learns=learns,
         num_workers=workers,
         seed=config.seed,
         device=device,

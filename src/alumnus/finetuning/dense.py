@@ -14,7 +14,7 @@ from alumnus.evaluation.head_training import Objective, RandomCrops, keep_featur
 from alumnus.evaluation.masks import LabelledSource, scaled_image
 from alumnus.evaluation.segmentation import DenseModel
 from alumnus.evaluation.segmentation_task import dense_model
-from alumnus.evaluation.tasks import EvalModel, LacksFeatureError
+from alumnus.evaluation.tasks import LacksFeatureError
 from alumnus.finetune_config import FinetuneConfig
 from alumnus.finetuning.backbone import Backbone
 from alumnus.finetuning.course import Finding
@@ -31,13 +31,20 @@ ENDLESS = 2**62
 
 
 def dense_features(
-    model: EvalModel, size_px: int, device: torch.device, *, layers: int, with_cls: bool
+    backbone: Backbone, size_px: int, device: torch.device, *, layers: int, with_cls: bool
 ) -> DenseModel:
-    """Feature maps of windows; ValueError, one sentence, for a model that has none."""
+    """Feature maps of windows; ValueError, one sentence, for an encoder that has none."""
     try:
-        return dense_model(model, size_px, device, layers=layers, with_cls=with_cls)
+        return dense_model(
+            backbone.model,
+            size_px,
+            device,
+            layers=layers,
+            with_cls=with_cls,
+            learns=backbone.learns,
+        )
     except LacksFeatureError as error:
-        raise ValueError(f"{model.name} cannot carry this head: {error}") from error
+        raise ValueError(f"{backbone.model.name} cannot carry this head: {error}") from error
 
 
 def dense_course(
@@ -45,6 +52,7 @@ def dense_course(
     dense: DenseModel,
     train: LabelledSource,
     *,
+    learns: bool,  # whether the encoder does
     spec: HeadSpec,
     objective: Objective,
     metric: str,
@@ -76,11 +84,11 @@ def dense_course(
         metric=metric,
         examples=len(learned.indices),
         features=dense.fn,
-        crops=crops if config.augment else None,
+        crops=crops if config.augment or learns else None,
         keep_train=partial(keep, learned),
         keep_held_out=partial(keep, held_out) if len(held_out.indices) else None,
         measure=partial(measure, head),
-        learns=False,
+        learns=learns,
         num_workers=workers,
         seed=config.seed,
         device=device,
@@ -97,7 +105,7 @@ class DenseHeadModel(HeadModel):
         device = next(head.parameters()).device
         layers = int(spec.options["layers"])
         self._features = dense_features(
-            backbone.model, spec.size_px, device, layers=layers, with_cls=self.with_cls
+            backbone, spec.size_px, device, layers=layers, with_cls=self.with_cls
         ).fn
 
     def prepare(self, picture: Image.Image) -> Tensor:  # [3, H, W]

@@ -54,7 +54,7 @@ def depth_course(
     """What the head learns from images with depths."""
     workers = choose_workers(config.workers, device)
     dense = dense_features(
-        backbone.model, task.size_px, device, layers=config.layers, with_cls=DepthModel.with_cls
+        backbone, task.size_px, device, layers=config.layers, with_cls=DepthModel.with_cls
     )
     most_m = config.max_depth
     known, tested = (
@@ -98,6 +98,7 @@ def depth_course(
             },
         ),
         objective=DepthObjective(bins.to(device)),
+        learns=backbone.learns,
         metric="delta1",
         crop_ratio=CROP_RATIO,
         measure=measure,

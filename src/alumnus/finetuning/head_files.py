@@ -25,14 +25,21 @@ WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
 def save_head(
     folder: Path, head: nn.Module, spec: HeadSpec, *, encoder: str, backbone: Backbone
 ) -> None:
-    """Write the head and what it is; `encoder` is the name of the one that it stands on."""
+    """Write the head and what it is.
+
+    `encoder` is the name of the one that it stands on; one that has learned lies beside it.
+    """
     weights = folder / WEIGHTS
     KINDS[cast(Any, spec.kind)].save(head, weights)
     path = Path(encoder).expanduser()
     description = {
         "format": FORMAT,
         **dataclasses.asdict(spec),
-        "encoder": str(path.resolve()) if is_encoder(path) else encoder,
+        "encoder": None
+        if backbone.learns
+        else str(path.resolve())
+        if is_encoder(path)
+        else encoder,
         "encoder_sha256": backbone.fingerprint(),
         "sha256": _sha256(weights),
     }
@@ -49,9 +56,9 @@ def load_head(
     """
     folder = Path(folder).expanduser()
     description = _describe(folder)
-    name = encoder or description.pop("encoder")
+    name = description.pop("encoder") or str(folder)
+    name = encoder or name
     expected, stored = description.pop("encoder_sha256"), description.pop("sha256")
-    description.pop("encoder", None)
     spec = HeadSpec.from_dict(description)
     if spec.kind not in KINDS:
         raise unknown("head", spec.kind, KINDS)

@@ -3,26 +3,28 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from alumnus import measure
+from alumnus import licences, measure
 from alumnus.evaluation.results import ModelRecord, Results
 from alumnus.evaluation.suite import CONSTANT
 from alumnus.evaluation.tasks import TaskSpec
 from alumnus.finetune_config import EPOCHS, FinetuneConfig, to_yaml
-from alumnus.finetuning.backbone import Backbone, open_backbone
+from alumnus.finetuning.backbone import Backbone, Learner, open_backbone, open_learner
 from alumnus.finetuning.course import Course, Finding
 from alumnus.finetuning.head_files import save_head
 from alumnus.finetuning.kinds import KINDS
+from alumnus.finetuning.layer_rates import layer_rates
 from alumnus.finetuning.tuning import Tuning
 from alumnus.hardware import choose_bf16, choose_device
 from alumnus.report.table import Table, plain
 from alumnus.run_folder import RunFolder
-from alumnus.training.checkpoint import Checkpoints
+from alumnus.runs import save_encoder
+from alumnus.training.checkpoint import Checkpoints, write_atomically
 from alumnus.training.logs import MetricsLog
 from alumnus.training.loop import Evaluation, Interval, StoppedError, Trainer
 from alumnus.training.optimizer import build_adamw
@@ -34,6 +36,7 @@ __all__ = ["SETTINGS", "FinetuneResult", "run_finetune"]
 log = logging.getLogger(__name__)
 
 SETTINGS = "finetune.yaml"  # in the folder of a result
+WEIGHT_DECAY, WEIGHT_DECAY_UNFROZEN = 1e-4, 0.05
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,20 @@ def run_finetune(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     task = _task(config)
-    backbone = open_backbone(config.encoder, device)
+    backbone: Backbone
+    if config.unfrozen:
+        backbone = open_learner(config.encoder, device)
+    else:
+        backbone = open_backbone(config.encoder, device)
     course = KINDS[config.head].course(config, backbone, task, device)
     with folder.held():
         folder.open(to_yaml(config), overwrite=overwrite)
         with folder.logged():
-            steps, loss = _train(config, course, device, folder, resume=resume, also=on_interval)
-            course.head.eval()
+            tuning = _tuning(config, backbone, course, device)
+            steps, loss = _train(config, tuning, folder, resume=resume, also=on_interval)
+            tuning.module.eval()
+            if isinstance(backbone, Learner):
+                _save_encoder(config, backbone, folder)
             save_head(
                 folder.path, course.head, course.spec, encoder=config.encoder, backbone=backbone
             )
@@ -104,17 +114,46 @@ def _task(config: FinetuneConfig) -> TaskSpec:
     return replace(task, name=f"{task.test.name} {kind.score}")
 
 
+def _tuning(
+    config: FinetuneConfig, backbone: Backbone, course: Course[Any], device: torch.device
+) -> Tuning[Any]:
+    """The head, an encoder that learns, and their optimiser."""
+    module = torch.nn.ModuleDict({"head": course.head})
+    rates = dict.fromkeys((name for name, _ in module.named_parameters()), config.lr)
+    weight_decay = WEIGHT_DECAY
+    if isinstance(backbone, Learner):
+        module["encoder"] = backbone.network
+        of_encoder = layer_rates(backbone.network, rate=config.encoder_lr, decay=config.layer_decay)
+        rates |= {f"encoder.{name}": rate for name, rate in of_encoder.items()}
+        weight_decay = WEIGHT_DECAY_UNFROZEN
+    if config.weight_decay is not None:
+        weight_decay = config.weight_decay
+    batch_size = config.batch_size or KINDS[config.head].batch_size
+    steps = config.steps or total_steps(
+        config.epochs or EPOCHS, images=course.examples, batch=batch_size
+    )
+    share = cosine_schedule(1.0, 0.0, steps=steps, warmup_steps=int(config.warmup * steps))
+    return Tuning(
+        course,
+        module,
+        build_adamw(module, weight_decay=weight_decay, peak_of=rates.__getitem__),
+        steps=steps,
+        batch_size=batch_size,
+        share=lambda step: float(share[step]),
+        bf16=choose_bf16(config.precision, device),
+    )
+
+
 def _train(
     config: FinetuneConfig,
-    course: Course[Any],
-    device: torch.device,
+    tuning: Tuning[Any],
     folder: RunFolder,
     *,
     resume: bool,
     also: Callable[[Interval], None] | None,
 ) -> tuple[int, float | None]:
     """Finished steps, and the loss of the last report."""
-    trainer = _trainer(config, course, device, folder)
+    trainer = _trainer(config, tuning, folder)
     first = trainer.resume() if resume else 0
     if first:
         log.info("resumed after step %d of %d", first, trainer.steps)
@@ -140,26 +179,12 @@ def _train(
     return done, losses[-1] if losses else None
 
 
-def _trainer(
-    config: FinetuneConfig, course: Course[Any], device: torch.device, folder: RunFolder
-) -> Trainer[Any]:
-    batch_size = config.batch_size or KINDS[config.head].batch_size
-    steps = config.steps or total_steps(
-        config.epochs or EPOCHS, images=course.examples, batch=batch_size
-    )
-    share = cosine_schedule(1.0, 0.0, steps=steps, warmup_steps=int(config.warmup * steps))
-    module = torch.nn.ModuleDict({"head": course.head})
-    tuning: Tuning[Any] = Tuning(
-        course,
-        module,
-        build_adamw(module, weight_decay=config.weight_decay, peak_of=lambda _: config.lr),
-        share=lambda step: float(share[step]),
-        bf16=choose_bf16(config.precision, device),
-    )
+def _trainer(config: FinetuneConfig, tuning: Tuning[Any], folder: RunFolder) -> Trainer[Any]:
+    course, steps, batch_size = tuning.course, tuning.steps, tuning.batch_size
     log.info("training  %d steps of %d, %d images", steps, batch_size, course.examples)
 
     def look(step: int) -> Evaluation:
-        module.eval()
+        tuning.module.eval()
         found = course.look()
         for name, value in found.items():
             log.info("held out  %s %.1f after step %d", name, value, step)
@@ -179,6 +204,17 @@ def _trainer(
         ),
         on_eval=look,
     )
+
+
+def _save_encoder(config: FinetuneConfig, learned: Learner, folder: RunFolder) -> None:
+    """The tuned encoder as any other, with what it inherits."""
+    info = {
+        "tuned_from": config.encoder,
+        "inherits": [asdict(terms) for terms in learned.terms],
+    }
+    save_encoder(folder.path, learned.network, learned.spec, info)
+    lines = licences.sentences(learned.terms)
+    write_atomically(folder.licences, "".join(f"{line}\n" for line in lines))
 
 
 def _results(config: FinetuneConfig, backbone: Backbone, found: Finding) -> Results:

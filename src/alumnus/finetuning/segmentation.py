@@ -48,9 +48,7 @@ def segmentation_course(
 ) -> MapCourse:
     """What the head learns from images with masks."""
     workers = choose_workers(config.workers, device)
-    dense = dense_features(
-        backbone.model, task.size_px, device, layers=config.layers, with_cls=False
-    )
+    dense = dense_features(backbone, task.size_px, device, layers=config.layers, with_cls=False)
     known, tested = (census(source, num_workers=workers) for source in (task.train, task.test))
     names = names_of(task.train, "mask")
     classes = count_classes(known, tested, names)
@@ -83,6 +81,7 @@ def segmentation_course(
             options={"layers": config.layers},
         ),
         objective=MaskObjective(classes=classes),
+        learns=backbone.learns,
         metric="miou",
         crop_ratio=RATIO,
         measure=measure,

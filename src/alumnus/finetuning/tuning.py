@@ -17,11 +17,13 @@ B = TypeVar("B")
 
 @dataclass
 class Tuning(Generic[B]):
-    """Everything one step needs."""
+    """Everything the steps need."""
 
     course: Course[B]
-    module: nn.Module  # what is trained: the head
+    module: nn.Module  # what is trained: the head, and an encoder that learns
     optimizer: torch.optim.Optimizer  # with the peak rate of each group as "peak"
+    steps: int
+    batch_size: int
     share: Callable[[int], float]  # of the peak rates, at a step
     bf16: bool = False
     first_bad: Tensor = field(init=False)  # [], int64; -1 while every step was finite

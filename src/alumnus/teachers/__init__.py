@@ -1,6 +1,7 @@
 """Frozen, pretrained models that a student learns from, each behind one small adapter."""
 
 from alumnus.hub import UnavailableError
+from alumnus.teachers.as_encoder import as_encoder
 from alumnus.teachers.base import GRID_POLICIES, GridPolicy, Teacher, Traits
 from alumnus.teachers.cache import CachedTeachers, FeatureCache
 from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
@@ -28,6 +29,7 @@ __all__ = [
     "TeacherPool",
     "Traits",
     "UnavailableError",
+    "as_encoder",
     "check_teacher",
     "fetch_weights",
     "keep_weights",

@@ -1,0 +1,37 @@
+"""A teacher as an encoder of ours, to be trained on and saved."""
+
+from dataclasses import replace
+from typing import Any
+
+from alumnus.encoders import Encoder, EncoderSpec, ViT, build_encoder
+from alumnus.strict import fill
+from alumnus.teachers.base import Teacher
+from alumnus.teachers.timm_teacher import TimmNetwork
+
+__all__ = ["as_encoder"]
+
+
+def as_encoder(teacher: Teacher) -> tuple[Encoder, EncoderSpec]:
+    """A copy of its network that takes ImageNet-normalised images, and what describes it.
+
+    ValueError, one sentence, for a network that is neither our ViT nor timm's.
+    """
+    network = teacher.network
+    if isinstance(network, ViT):
+        spec = replace(network.spec, pos_interp=network.pos_interp, pretrained=False)
+        state = network.state_dict()
+    elif isinstance(network, TimmNetwork):
+        model: Any = network.model
+        spec = EncoderSpec(
+            model=f"timm:{model.pretrained_cfg['architecture']}",
+            image_size=teacher.input_size or model.pretrained_cfg["input_size"][-1],
+        )
+        state = network.state_dict()
+    else:
+        raise ValueError(
+            f"{teacher.name} cannot be trained on: only ViTs of alumnus and timm's models can be; "
+            "leave out --unfrozen to train a head on it"
+        )
+    spec = replace(spec, mean=tuple(teacher.mean), std=tuple(teacher.std))
+    encoder = fill(build_encoder(spec), state, what=f"the weights of {teacher.name}")
+    return encoder, spec
