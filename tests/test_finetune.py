@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import alumnus
-from alumnus import api
+from alumnus import api, cli
 from alumnus.config import ConfigError
 from alumnus.data import open_source
 from alumnus.encoders import EncoderSpec, build_encoder
@@ -142,6 +143,24 @@ def test_a_loaded_head_answers_as_it_was_measured(colours: Path, tmp_path: Path)
         logits = model(model.prepare(picture)[None])
         assert logits.shape == (1, 3)
         assert logits.argmax().item() == fields["cls"]
+
+
+def test_the_command_prints_the_scores_and_how_to_load_the_head(
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    words = ["finetune", EYES, "--head", "classes", f"data={colours}", f"out={out}", *QUICK]
+    monkeypatch.setattr(sys, "argv", ["alumnus", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.app(prog_name="alumnus")
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["model", "top-1"]
+    assert [line.split() for line in lines[3:5]] == [["red", "100.0"], ["constant", "33.3"]]
+    assert lines[-2:] == ["import alumnus", f'model = alumnus.load_head("{out}")']
 
 
 @pytest.mark.parametrize("words", [(), ("augment=true",)], ids=["kept", "crops"])

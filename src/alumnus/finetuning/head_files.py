@@ -49,7 +49,7 @@ def save_head(
 def load_head(
     folder: str | Path, *, encoder: str | None = None, device: str | torch.device = "cpu"
 ) -> HeadModel:
-    """The encoder and the head that `alumnus finetune` trained, in evaluation mode.
+    """The encoder and the head that `alumnus finetune` trained, for use: nothing of it learns.
 
     `encoder` says where its encoder is now, where that was moved. ValueError, one sentence, for a
     folder without a head, a damaged one, and an encoder of other weights than it was trained on.
@@ -71,7 +71,8 @@ def load_head(
             f"the head in {str(folder)!r} was trained on an encoder with other weights than those "
             f"of {name!r} now; say where that one is: load_head(..., encoder=PATH)"
         )
-    return kind.model(backbone, kind.load(folder / WEIGHTS), spec).to(device).eval()
+    model = kind.model(backbone, kind.load(folder / WEIGHTS), spec)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def _describe(folder: Path) -> dict[str, Any]:
