@@ -34,7 +34,7 @@ def multiview_depth_score(
     `median` multiplies the prediction by the ratio of the medians; then it is clipped. ValueError
     where no pixel has a true depth.
 
-    Source: the robust multi-view depth benchmark (arXiv 2209.06681), section 3, to its numbers.
+    Equal in numbers to the published evaluation (a golden test).
     """
     t = np.asarray(truth, np.float64)
     valid = t > 0

@@ -127,7 +127,7 @@ def pair_score(
 ) -> PairScore:
     """Relative rotation and translation accuracy, and their mean average accuracy.
 
-    Source: the protocol of PoseDiffusion (arXiv 2306.15667), section 4, to its numbers.
+    Equal in numbers to the published evaluation (a golden test).
     """
     r, t = np.asarray(rotation_deg, np.float64), np.asarray(translation_deg, np.float64)
     return PairScore(
