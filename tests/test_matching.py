@@ -17,9 +17,9 @@ from alumnus.evaluation.matching import (
     same_place,
     true_places,
 )
-from alumnus.evaluation.matching_task import PAIR_FIELDS
 from alumnus.evaluation.suite import CONSTANT, evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskSpec
+from alumnus.evaluation.view_pairs import MOST_PAIRS, Posed, pairs_of
 from alumnus.tokens import Tokens
 
 SIDE, CELL = 64, 8
@@ -56,8 +56,20 @@ class Walls:
         pair, second = divmod(index, 2)
         shift = int(self.shifts[pair]) * second
         seen = view(shift)
-        fields = {"depth": seen.depth.numpy(), "K": seen.K, "pose": seen.pose, "pair": pair}
-        return Sample(Image.fromarray(self.walls[pair][:, shift : shift + SIDE]), fields)
+        fields = {"depth": seen.depth.numpy(), "K": seen.K.numpy(), "pose": seen.pose.numpy()}
+        picture = Image.fromarray(self.walls[pair][:, shift : shift + SIDE])
+        return Sample(picture, {**fields, "pair": pair})
+
+
+class Walk(Walls):
+    """The same views as frames of a walk: nobody says which belong together."""
+
+    def read(self, index: int) -> Sample:
+        image, fields = super().read(index)
+        K = np.array(fields["K"])
+        K[:2, 2] -= 0.5  # pixels from the centre of the first one
+        record = {"K": K.tolist(), "T_cam_to_world": fields["pose"].tolist()}
+        return Sample(image, {"depth": fields["depth"], "json": {"scene": index // 2, **record}})
 
 
 def colours(images: Tensor) -> Tokens:
@@ -137,6 +149,25 @@ def test_a_model_that_sees_finds_what_moved_and_finer_grids_are_averaged() -> No
     assert record.protocol["grid"] == [8, 8]
 
 
+def test_frames_of_a_scene_that_overlap_are_pairs() -> None:
+    walk = Walk()
+    task = TaskSpec(kind="matching", train=walk, test=walk, size_px=SIDE)
+    results = evaluate([EvalModel(name="eyes", kind="teacher", fn=colours)], [task])
+    score = results.scores["walls matches"]["eyes"]
+    assert score.value == 100
+    assert score.details["pairs"] == 6
+
+
+def test_of_many_pairs_of_frames_some_are_drawn_by_the_seed() -> None:
+    near = {i: Posed(view(i / 10), "hall", paired=False) for i in range(25)}
+    drawn = pairs_of(near, name="hall")
+    assert len(drawn) == MOST_PAIRS == len(set(drawn))
+    assert drawn == pairs_of(near, name="hall") != pairs_of(near, name="hall", seed=1)
+    far = {i: Posed(view(50.0 * i), "hall", paired=False) for i in range(3)}
+    with pytest.raises(ValueError, match="no two images of 'hall' are views of the same place"):
+        pairs_of(far, name="hall")
+
+
 def test_the_same_place_is_right_where_nothing_moved() -> None:
     seen, places = true_places(view(0), view(0), (8, 8))
     truth = Truth(seen[None], places[None], torch.tensor([[SIDE, SIDE]]))
@@ -157,7 +188,6 @@ def test_pairs_that_do_not_follow_each_other_are_refused_in_one_sentence() -> No
 def test_a_source_without_pairs_is_refused_before_any_model_runs() -> None:
     with pytest.raises(ValueError, match=r"needs pairs of views \(depth, K, pose and pair"):
         measure.parse_tasks(["matching=miniworld:people:test[:4]"], trials=1)
-    assert PAIR_FIELDS == ("depth", "K", "pose", "pair")
 
 
 def test_matching_learns_nothing_and_takes_the_test_split() -> None:

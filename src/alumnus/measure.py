@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -23,10 +23,10 @@ from alumnus.data import (
 from alumnus.encoders import Encoder, EncoderSpec, build_encoder, last_layers
 from alumnus.evaluation.depth import DepthProtocol
 from alumnus.evaluation.features import joints_of
-from alumnus.evaluation.matching_task import PAIR_FIELDS
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.evaluation.text_features import TextFeatures, load_text_features
+from alumnus.evaluation.view_pairs import NEEDS, is_posed
 from alumnus.heads import load_linear_head
 from alumnus.images import luminance
 from alumnus.randomness import derive_seed
@@ -192,7 +192,7 @@ def _check_labels(task: TaskSpec) -> None:
         what, held = {
             "joints": ("joints", joints_of(labels)),
             "body": ("3D joints", labels.get("joints")),
-            "matching": ("pairs of views (depth, K, pose and pair of each)", _posed(labels)),
+            "matching": (f"pairs of views ({NEEDS})", labels if is_posed(labels) else None),
             "segmentation": ("masks", labels.get("mask")),
             "depth": ("depth", labels.get("depth")),
         }.get(task.kind, ("classes", labels.get("cls")))
@@ -200,10 +200,6 @@ def _check_labels(task: TaskSpec) -> None:
             raise ValueError(
                 f"task {task.name!r} needs {what}, which {source.name!r} does not have"
             )
-
-
-def _posed(labels: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return labels if all(name in labels for name in PAIR_FIELDS) else None
 
 
 def _first_sample(source: Source) -> Sample:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alumnus.miniworld.pairs import correspondences
+from alumnus.miniworld.pairs import Correspondences, correspondences
 from alumnus.tokens import Grid
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "match_score",
     "nearest_patches",
     "same_place",
+    "shared_pixels",
     "true_places",
 ]
 
@@ -64,20 +65,24 @@ def match_grid(size_px: int) -> Grid:
     return side, side
 
 
-def true_places(one: View, other: View, grid: Grid) -> tuple[Tensor, Tensor]:  # [N], [N, 2]
-    """Whether both views show the middle of each patch of the first, and where the second does.
-
-    The middle is that of the pixel at the middle of the patch.
-    """
-    deep = torch.where(other.depth > 0, other.depth, 1e-6)  # without a depth all is hidden there
-    found = correspondences(
+def shared_pixels(one: View, other: View) -> Correspondences:
+    """Where each pixel of a view is in another one; what has no depth there hides all."""
+    return correspondences(
         one.depth.numpy(),
-        deep.numpy(),
+        torch.where(other.depth > 0, other.depth, 1e-6).numpy(),
         K1=one.K.numpy(),
         K2=other.K.numpy(),
         pose1=one.pose.numpy(),
         pose2=other.pose.numpy(),
     )
+
+
+def true_places(one: View, other: View, grid: Grid) -> tuple[Tensor, Tensor]:  # [N], [N, 2]
+    """Whether both views show the middle of each patch of the first, and where the second does.
+
+    The middle is that of the pixel at the middle of the patch.
+    """
+    found = shared_pixels(one, other)
     (height, width), (height2, width2) = one.depth.shape, other.depth.shape
     row, column = (
         ((torch.arange(cells) + 0.5) / cells * length).long()
