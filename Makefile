@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## distil two teachers into one small ViT, evaluate, draw (minutes)
+demo: $(READY)  ## distil three teachers into one small ViT, evaluate, draw (minutes)
 	$(BIN)/alumnus demo
 
 test: $(READY)  ## the fast tests (under five minutes on two cores)

@@ -16,10 +16,12 @@ from alumnus.data import Batch
 from alumnus.distill import Distillation
 from alumnus.projectors import ProjectorKind
 from alumnus.randomness import seed_default_generators
+from alumnus.running import prepare
 from alumnus.runs import load_encoder, load_student
 from alumnus.standardize import Kind
 from alumnus.teachers import load_teacher
 from alumnus.training.checkpoint import Checkpoints
+from alumnus.training.distributed import World
 from alumnus.training.loop import NonFiniteError, Trainer
 from no_host_reads import NoHostReads
 
@@ -257,6 +259,28 @@ def test_a_run_starts_from_another_at_its_own_or_another_size(images: Path, size
     for name, value in start.items():
         if name != "pos_embed" or size == 16:
             torch.testing.assert_close(grown[name], value, rtol=0, atol=1e-6)
+
+
+def test_a_second_stage_takes_over_all_but_positions_schedules_and_optimiser(images: Path) -> None:
+    dune = ["projector={kind: transformer}", "standardize.kind=batch", "optim.warmup=0.5"]
+    first = api.distill(config_of(images, *dune, "out=" + str(images.parent / "first")))
+    earlier = load_student(first.folder)
+    config = config_of(images, *dune, f"init={first.folder}", "data.size=40", "optim.steps=10")
+    run = prepare(config, torch.device("cpu"), World()).run
+    for name, value in earlier.standardizers.state_dict().items():
+        assert torch.equal(run.standardizers.state_dict()[name], value)
+    ours, theirs = run.student.state_dict(), earlier.student.state_dict()
+    positions = "encoder.pos_embed"
+    same = [name for name in theirs if name != positions]
+    assert all(torch.equal(ours[name], theirs[name]) for name in same)
+    old = theirs[positions][:, 1:].transpose(1, 2).unflatten(2, (2, 2))
+    grown = torch.nn.functional.interpolate(
+        old, size=(5, 5), mode="bicubic", align_corners=False, antialias=False
+    )  # an explicit size: no offset in the scale
+    torch.testing.assert_close(ours[positions][:, 1:], grown.flatten(2).transpose(1, 2))
+    assert run.momentum(0) == 1.0
+    assert run.rate(0) < run.rate(4) > run.rate(9)
+    assert not run.optimizer.state
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from alumnus.hardware import choose_device
 from alumnus.heads import LinearHead, save_linear_head
 from alumnus.planning import make_plan
 from alumnus.plans import Plan
+from alumnus.reading_out import write_readouts
 from alumnus.replaying import ReplayedStep, replay_step
 from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
@@ -62,7 +63,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-DEMO_IMAGES = 4  # rows of the demo's picture
+DEMO_IMAGES = 2  # of each domain, in the picture of tokens
 
 
 def show_config(recipe: str | Path, *overrides: str) -> str:
@@ -437,9 +438,9 @@ def get(name: str, *, file: str | Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class DemoResult(DistillResult):
-    """The demo's run and its picture."""
+    """The demo's run and its pictures: what tokens know, and the tokens themselves."""
 
-    picture: Path
+    pictures: tuple[Path, ...]
 
 
 def demo(
@@ -448,16 +449,20 @@ def demo(
     steps: int | None = None,
     on_interval: Callable[[Interval], None] | None = None,
 ) -> DemoResult:
-    """Two teachers into one small ViT on rendered pictures, evaluated and drawn."""
+    """Three teachers of other tasks and pictures into one small ViT, evaluated and drawn."""
     words = [f"out={out}", *([f"optim.steps={steps}"] if steps else [])]
     repeated = RunFolder(Path(out)).config.is_file()
     result = distill("demo", *words, overwrite=repeated, on_interval=on_interval)
     rows = measure.models_of([str(result.folder)], torch.device("cpu"))
-    source = open_source("miniworld:objects:test")
-    images = [source.read(i).image for i in range(DEMO_IMAGES)]
+    teachers = {row.name: row for row in rows if row.kind == "teacher"}
+    beside = [replace(row, name="student") for row in rows if row.kind == "student"]
+    beside += [row for row in rows if row.kind == "baseline"]
+    read = write_readouts(teachers, beside, result.folder / "readouts.png")
+    sources = [open_source(f"miniworld:{domain}:test") for domain in teachers]
+    images = [source.read(i).image for source in sources for i in range(DEMO_IMAGES)]
     shown = [row for row in rows if row.kind != "baseline"]
-    picture = write_sheet(shown, images, result.folder / "pca.png")
-    return DemoResult(result.folder, result.steps, result.loss, result.results, picture)
+    drawn = write_sheet(shown, images, result.folder / "pca.png")
+    return DemoResult(result.folder, result.steps, result.loss, result.results, (read, drawn))
 
 
 def _checked(

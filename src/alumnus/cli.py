@@ -446,13 +446,13 @@ def demo(
         int | None, typer.Option(min=1, help="Another length than the recipe's")
     ] = None,
 ) -> None:
-    """Two teachers into one small ViT, evaluated, with a picture: minutes on two CPU cores."""
+    """Three teachers into one small ViT, evaluated, with pictures: minutes on two CPU cores."""
     from alumnus import api
 
     with _progress() as on_interval:
         result = api.demo(out, steps=steps, on_interval=on_interval)
     print(result.table)
-    stderr.print(f"\npicture: {escape(str(result.picture))}")
+    stderr.print(f"\npictures: {escape(', '.join(map(str, result.pictures)))}")
     stderr.print(f"The encoder is in {escape(str(result.folder))}; load it with\n")
     print(result.how_to_load)
 

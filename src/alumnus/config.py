@@ -353,6 +353,9 @@ class EvaluateSection(Section):
     size: PositiveInt | None = Field(None, description="px; null: data.size")
     batch_size: PositiveInt = Field(64, description="images a forward pass")
     trials: PositiveInt = Field(40, description="settings tried by logistic regression")
+    head_steps: PositiveInt | None = Field(
+        None, description="of linear segmentation and depth; null: 1,000"
+    )
 
     @field_validator("tasks", mode="before")
     @classmethod

@@ -14,7 +14,9 @@ from alumnus.assembly import Images
 from alumnus.config import RunConfig, load_config, to_yaml
 from alumnus.data import BadImage, BadImages, Batch
 from alumnus.distill import Distillation
+from alumnus.evaluation.depth import DepthProtocol
 from alumnus.evaluation.results import Results
+from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate as evaluate_models
 from alumnus.evaluation.tasks import TaskSpec
 from alumnus.report.table import plain, results_table
@@ -318,6 +320,8 @@ def _tasks(config: RunConfig) -> list[TaskSpec]:
         size_px=section.size or config.data.size,
         trials=section.trials,
         seed=config.train.seed,
+        segmentation=SegmentationProtocol(steps=section.head_steps),
+        depth=DepthProtocol(steps=section.head_steps),
     )
 
 
