@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from alumnus import measure
 from alumnus.evaluation.depth import DepthProtocol
 from alumnus.evaluation.remembered import Remembered
 from alumnus.evaluation.suite import evaluate
@@ -85,3 +86,18 @@ def test_tasks_on_the_same_views_share_forward_passes_and_have_the_same_scores()
     for task in (depth, matching):
         alone = evaluate([model], [task])
         assert alone.scores[task.name] == both.scores[task.name]
+
+
+def test_rows_of_one_student_share_a_run_on_a_batch() -> None:
+    runs: list[Tensor] = []
+
+    def predictions(images: Tensor) -> dict[str, Tokens]:
+        runs.append(images)
+        return {"a": Tokens(cls=images.mean(dim=(2, 3))), "b": Tokens(cls=images.amax(dim=(2, 3)))}
+
+    once = measure._once(predictions)
+    assert once(IMAGES)["a"].cls is not None
+    assert torch.equal(once(IMAGES)["b"].of("cls"), IMAGES.amax(dim=(2, 3)))
+    assert len(runs) == 1
+    other = IMAGES + 1
+    assert torch.equal(once(other)["a"].of("cls"), other.mean(dim=(2, 3)))

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -332,11 +332,10 @@ def _trained_models(loaded: LoadedStudent, label: str, device: torch.device) -> 
     seen = _seen_by(student.encoder, label)
     standardizers = loaded.standardizers.to(device)
 
-    def projection(teacher: str) -> Callable[[Tensor], Tokens]:
-        def predict(images: Tensor) -> Tokens:
-            return standardizers.inverse({teacher: student(seen(images))[teacher]})[teacher]
+    predictions = _once(lambda images: standardizers.inverse(student(seen(images))))
 
-        return predict
+    def projection(teacher: str) -> Callable[[Tensor], Tokens]:
+        return lambda images: predictions(images)[teacher]
 
     projected = [
         EvalModel(
@@ -350,6 +349,20 @@ def _trained_models(loaded: LoadedStudent, label: str, device: torch.device) -> 
         for teacher in loaded.spec.projectors
     ]
     return [encoder_model(label, student.encoder, device), *projected]
+
+
+def _once(
+    fn: Callable[[Tensor], Mapping[str, Tokens]],
+) -> Callable[[Tensor], Mapping[str, Tokens]]:
+    """`fn`, which is not run again for the same batch: one run serves all rows of a student."""
+    last: list[tuple[Tensor, Mapping[str, Tokens]]] = []
+
+    def run(images: Tensor) -> Mapping[str, Tokens]:
+        if not last or last[0][0] is not images:
+            last[:] = [(images, fn(images))]
+        return last[0][1]
+
+    return run
 
 
 def _fresh(spec: EncoderSpec) -> EncoderSpec:

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +18,17 @@ from alumnus.evaluation.protocols import FIT, Scorer, TestSet, constant_score, p
 from alumnus.evaluation.remembered import Remembered
 from alumnus.evaluation.results import JsonValue, ModelRecord, Results, TaskRecord, TaskScore
 from alumnus.evaluation.segmentation_task import Dense, OnHead, segment, segmentation_protocol
-from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskSpec
+from alumnus.evaluation.tasks import METRICS, EvalModel, LacksFeatureError, TaskKind, TaskSpec
 
 __all__ = ["CONSTANT", "TaskSpec", "class_numbers", "evaluate", "task_record"]
 
 CONSTANT = "constant"  # the row of the trivial predictor
+# Tasks that see images in a way of their own; matching first, as it shows them to all models.
+OWN: dict[TaskKind, tuple[Callable[..., Dense], Callable[[TaskSpec], dict[str, JsonValue]]]] = {
+    "matching": (measure_matching, matching_protocol),
+    "segmentation": (segment, segmentation_protocol),
+    "depth": (measure_depth, depth_protocol),
+}
 SYNSET = re.compile(r"n\d{8}")  # of WordNet; sets of ImageNet's classes number them as sorted
 
 
@@ -52,72 +58,107 @@ def evaluate(
             raise ValueError(f"two {what} of an evaluation are named {twice[0]!r}")
     if any(m.name == CONSTANT for m in models):
         raise ValueError(f"the name {CONSTANT!r} is that of the trivial predictor")
-    say = on_progress or (lambda line: None)
-
-    scores: dict[str, dict[str, TaskScore]] = {t.name: {} for t in tasks}
-    missing: dict[str, dict[str, str]] = {t.name: {} for t in tasks}
-    records: dict[str, TaskRecord] = {}
-    any_model = models[0].name
-    own: dict[str, tuple[Callable[..., Dense], Callable[[TaskSpec], dict[str, JsonValue]]]] = {
-        "segmentation": (partial(segment, on_head=on_head), segmentation_protocol),
-        "depth": (measure_depth, depth_protocol),
-        "matching": (measure_matching, matching_protocol),
-    }
+    run = _Run(batch_size, num_workers, device, on_progress or (lambda line: None), on_head)
+    columns: dict[str, _Column] = {}
     for part in _on_the_same_images(tasks):
         memory = Remembered()
         several = len(part) > 1 and not any(task.segmentation.augment for task in part)
         seen = [memory.of(model) if several else model for model in models]
-        for task in part:
-            if task.kind in own:
-                measure, describe = own[task.kind]
-                found = measure(
-                    seen,
-                    task,
-                    batch_size=batch_size,
-                    num_workers=num_workers,
-                    device=device,
-                    say=say,
-                )
-                scores[task.name] = {**found.scores, CONSTANT: found.constant}
-                missing[task.name] = dict(found.missing)
-                records[task.name] = task_record(task, found.train, found.test, describe(task))
-        for group in _groups([task for task in part if task.kind not in own]):
-            first = group[0]
-            train = None
-            if first.text is None:
-                train = _extract(seen, group, first.train, batch_size, num_workers, device, say)
-            fitted: dict[tuple[object, ...], Scorer] = {}
-            for same_test in _by_test(group):
-                source = same_test[0].test
-                test = _extract(seen, group, source, batch_size, num_workers, device, say)
-                for task in same_test:
-                    among = _among(task)
-                    for model in seen:
-                        say(f"{task.name}: {model.name}")
-                        try:
-                            key = (model.name, *_fitted_alike(task))
-                            if key not in fitted:
-                                learned = None if train is None else train[model.name]
-                                fitted[key] = _fit(task, model, learned, device)
-                            held = TestSet(features=test[model.name], among=among)
-                            scores[task.name][model.name] = fitted[key](held)
-                        except LacksFeatureError as error:
-                            missing[task.name][model.name] = str(error)
-                    learned = None if train is None else train[any_model]
-                    held = TestSet(features=test[any_model], among=among)
-                    scores[task.name][CONSTANT] = constant_score(task, learned, held)
-                    used = None if learned is None else learned.indices
-                    how = protocol(task)
-                    records[task.name] = task_record(task, used, test[any_model].indices, how)
+        # First those that show each batch to all models in turn: rows may share work on it.
+        for column in (*_fitted_tasks(seen, part, run), *_own_tasks(seen, part, run)):
+            columns[column.record.name] = column
+    ordered = [columns[task.name] for task in tasks]
     return Results(
         models=(
             *(ModelRecord(name=m.name, kind=m.kind) for m in models),
             ModelRecord(name=CONSTANT, kind="baseline"),
         ),
-        tasks=tuple(records[task.name] for task in tasks),
-        scores=scores,
-        missing=missing,
+        tasks=tuple(column.record for column in ordered),
+        scores={column.record.name: column.scores for column in ordered},
+        missing={column.record.name: column.missing for column in ordered},
     )
+
+
+class _Run(NamedTuple):
+    """How an evaluation runs."""
+
+    batch_size: int
+    num_workers: int
+    device: str | torch.device
+    say: Callable[[str], None]
+    on_head: OnHead | None
+
+
+class _Column(NamedTuple):
+    """A task, measured."""
+
+    record: TaskRecord
+    scores: dict[str, TaskScore]  # by model
+    missing: dict[str, str]  # model -> why it has no score
+
+
+def _own_tasks(
+    models: Sequence[EvalModel], tasks: Sequence[TaskSpec], run: _Run
+) -> Iterator[_Column]:
+    """Those of `OWN`, one after the other."""
+    for task in sorted((t for t in tasks if t.kind in OWN), key=lambda t: list(OWN).index(t.kind)):
+        measure, describe = OWN[task.kind]
+        also = {"on_head": run.on_head} if task.kind == "segmentation" else {}
+        found = measure(
+            models,
+            task,
+            batch_size=run.batch_size,
+            num_workers=run.num_workers,
+            device=run.device,
+            say=run.say,
+            **also,
+        )
+        record = task_record(task, found.train, found.test, describe(task))
+        yield _Column(record, {**found.scores, CONSTANT: found.constant}, dict(found.missing))
+
+
+def _fitted_tasks(
+    models: Sequence[EvalModel], tasks: Sequence[TaskSpec], run: _Run
+) -> Iterator[_Column]:
+    """All others: fitted to the features of images, shared where they can be."""
+    for group in _groups([task for task in tasks if task.kind not in OWN]):
+        first = group[0]
+        train = None if first.text is not None else _extract(models, group, first.train, run)
+        fitted: dict[tuple[object, ...], Scorer] = {}
+        for same_test in _by_test(group):
+            test = _extract(models, group, same_test[0].test, run)
+            for task in same_test:
+                yield _measured(models, task, train, test, fitted, run)
+
+
+def _measured(
+    models: Sequence[EvalModel],
+    task: TaskSpec,
+    train: Mapping[str, Features] | None,  # by model; None: learns from nothing
+    test: Mapping[str, Features],
+    fitted: dict[tuple[object, ...], Scorer],  # to be added to
+    run: _Run,
+) -> _Column:
+    """Each model fitted, unless a task before has, and scored."""
+    scores: dict[str, TaskScore] = {}
+    missing: dict[str, str] = {}
+    among = _among(task)
+    for model in models:
+        run.say(f"{task.name}: {model.name}")
+        try:
+            key = (model.name, *_fitted_alike(task))
+            if key not in fitted:
+                learned = None if train is None else train[model.name]
+                fitted[key] = _fit(task, model, learned, run.device)
+            scores[model.name] = fitted[key](TestSet(features=test[model.name], among=among))
+        except LacksFeatureError as error:
+            missing[model.name] = str(error)
+    any_model = models[0].name
+    learned = None if train is None else train[any_model]
+    held = TestSet(features=test[any_model], among=among)
+    scores[CONSTANT] = constant_score(task, learned, held)
+    used = None if learned is None else learned.indices
+    return _Column(task_record(task, used, held.features.indices, protocol(task)), scores, missing)
 
 
 def _on_the_same_images(tasks: Sequence[TaskSpec]) -> list[list[TaskSpec]]:
@@ -165,26 +206,23 @@ def _extract(
     models: Sequence[EvalModel],
     group: Sequence[TaskSpec],
     source: Source,
-    batch_size: int,
-    num_workers: int,
-    device: str | torch.device,
-    say: Callable[[str], None],
+    run: _Run,
 ) -> dict[str, Features]:
     """Features of one source for all models, with classes numbered as in training."""
-    say(f"features of {source.name}: {len(source)} images")
+    run.say(f"features of {source.name}: {len(source)} images")
     task = group[0]
     renumber = class_numbers(source, task)
     features = extract_all(
         {m.name: m.fn for m in models},
         source,
         size_px={m.name: m.size_px or task.size_px for m in models},
-        batch_size=batch_size,
+        batch_size=run.batch_size,
         want={task.wants for task in group},
         geometry=task.geometry,
         resize_ratio=task.resize_ratio,
         max_grid=JOINT_GRID,
-        num_workers=num_workers,
-        device=device,
+        num_workers=run.num_workers,
+        device=run.device,
     )
     truth = next(iter(features.values()))
     for each in group:
