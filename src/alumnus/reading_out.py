@@ -17,8 +17,8 @@ from torch import Tensor
 from alumnus.data import Sample, eval_transform, open_source
 from alumnus.evaluation.joints import joint_regression, ridge
 from alumnus.evaluation.matching import nearest_patches
-from alumnus.evaluation.matching_task import paired_views
 from alumnus.evaluation.tasks import EvalModel
+from alumnus.evaluation.view_pairs import paired_truth, read_posed
 from alumnus.miniworld.body import JOINTS, LINKS
 from alumnus.report import readouts
 from alumnus.report.sheet import Column, draw_sheet
@@ -130,7 +130,8 @@ def _matches(models: Sequence[EvalModel]) -> list[Row]:
     source = open_source("miniworld:rooms:test")
     views = [[source.read(i + k) for i in PAIRS] for k in range(2)]
     grid = (SIZE_PX // models[0].patch_px,) * 2
-    truth = paired_views(source, PAIRS, grid)
+    posed = {i + k: read_posed(source, i + k) for i in PAIRS for k in range(2)}
+    truth = paired_truth(posed, [(i, i + 1) for i in PAIRS], grid)
     centres = torch.stack(
         torch.meshgrid(*((torch.arange(side) + 0.5) / side for side in grid), indexing="xy"), dim=-1
     ).flatten(0, 1)  # [N, 2]
