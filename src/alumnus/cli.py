@@ -113,7 +113,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="knn=PATH, logistic=TRAIN,TEST[,TEST...], logistic-sgd=..., zeroshot=TEXT,TEST, "
-            "joints=PATH, segmentation=PATH or depth=PATH; may be repeated"
+            "joints=PATH, body=PATH, matching=TEST, segmentation=PATH or depth=PATH; may be "
+            "repeated"
         ),
     ] = None,
     size: Annotated[
@@ -121,7 +122,7 @@ def evaluate(
         typer.Option(
             min=1,
             help="Side of the images, px: of segmentation (512 if not given) and depth (480), of "
-            "other tasks where a model has none (224)",
+            "other tasks where a model has none (224); matching has patches of 8 px of it",
         ),
     ] = None,
     resize_ratio: Annotated[
