@@ -253,6 +253,21 @@ def test_settings_that_cannot_be_are_refused(word: str, sentence: str, tmp_path:
         api.finetune(EYES, word, f"out={tmp_path / 'out'}", head="classes")
 
 
+def test_the_encoder_is_never_replaced(colours: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "runs" / "mine")
+    for out in (encoder, encoder.parent):
+        with pytest.raises(ValueError, match="which it would replace: choose another folder"):
+            api.finetune(
+                str(encoder),
+                *QUICK,
+                f"data={colours}",
+                f"out={out}",
+                head="classes",
+                overwrite=True,
+            )
+    assert (encoder / "encoder.safetensors").is_file()
+
+
 def test_images_without_classes_are_refused_before_anything_is_written(
     colours: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from alumnus.miniworld import (
 from alumnus.miniworld.augment import augment
 from alumnus.miniworld.chunks import chunk_path
 from alumnus.miniworld.domains import OBJECTS
-from alumnus.miniworld.fit import SPEC, FitSettings
+from alumnus.miniworld.fit import SPEC, FitSettings, fit
 from alumnus.miniworld.materials import MATERIALS
 from alumnus.miniworld.objects import class_of
 from alumnus.miniworld.score_objects import knn_scores
@@ -313,6 +313,25 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(ValueError, match="other settings"):
         train(tmp_path / "parts", replace(settings, lr=1.0))
+
+
+def test_batches_are_drawn_outside_of_autocast(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 1)
+    seen: list[tuple[bool, bool]] = []
+
+    def loss(drawn: bool) -> Tensor:
+        seen.append((drawn, torch.is_autocast_enabled("cpu")))
+        return module(torch.ones(1, 2)).float().sum()
+
+    fit(
+        tmp_path,
+        module,
+        FitSettings(steps=2, warmup=1, bf16=True),
+        batch=lambda step: torch.is_autocast_enabled("cpu"),
+        loss=loss,
+        score=dict,
+    )
+    assert seen == [(False, True)] * 2
 
 
 def test_shipped_teacher_separates_the_classes_and_fresh_weights_do_not() -> None:

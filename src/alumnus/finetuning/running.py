@@ -77,6 +77,7 @@ def run_finetune(
         raise ValueError("finetune runs in one process: start it without torchrun")
     assert config.out is not None, "checked by the configuration"
     folder = RunFolder(Path(config.out).expanduser(), SETTINGS)
+    _keep_apart(folder.path, config.encoder)
     folder.check(to_yaml(config), resume=resume, overwrite=overwrite)
     device = choose_device(config.device)
     if config.threads is not None:
@@ -103,6 +104,16 @@ def run_finetune(
             results = _results(config, backbone, course.test())
             results.save(folder.evaluation / "results.json")
     return FinetuneResult(folder.path, steps, loss, results)
+
+
+def _keep_apart(out: Path, encoder: str) -> None:
+    """ValueError where writing to `out` would replace the encoder that is read."""
+    read, written = Path(encoder).expanduser().resolve(), out.resolve()
+    if read.exists() and (written == read or written in read.parents):
+        raise ValueError(
+            f"out={str(out)!r} holds the encoder {encoder!r}, which it would replace: choose "
+            "another folder"
+        )
 
 
 def _task(config: FinetuneConfig) -> TaskSpec:

@@ -60,6 +60,7 @@ class FitSettings:
 
 
 AnySettings = TypeVar("AnySettings", bound=FitSettings)
+Batch = TypeVar("Batch")
 
 
 def fit(
@@ -67,15 +68,17 @@ def fit(
     module: nn.Module,
     settings: FitSettings,
     *,
-    loss: Callable[[int], Tensor],
+    batch: Callable[[int], Batch],
+    loss: Callable[[Batch], Tensor],
     score: Callable[[], Mapping[str, float]],
     save_every: int = 500,
     score_every: int = 1000,
 ) -> None:
     """Train `module` by AdamW until `settings.steps`, or go on with what lies in `out`.
 
-    `loss(step)` draws its batch by `chosen` and `generator` and returns a scalar; it runs under
-    autocast where the settings ask for it. ValueError if `out` holds a run with other settings.
+    `batch(step)` is drawn by `chosen` and `generator`, in float32; `loss` of it, a scalar, runs
+    under autocast where the settings ask for it, and has to leave that for labels and geometry.
+    ValueError if `out` holds a run with other settings, or the gradient is not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     optimizer = _optimizer(module, settings)
@@ -84,10 +87,12 @@ def fit(
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
+        drawn = batch(step)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            value = loss(step)
+            value = loss(drawn)
         value.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        if not nn.utils.clip_grad_norm_(module.parameters(), 1.0).isfinite():
+            raise ValueError(f"the gradient of step {step} is not finite; the checkpoint is before")
         optimizer.step()
         optimizer.zero_grad()
         done = step + 1

@@ -103,12 +103,15 @@ def train(out: Path, settings: FitSettings, *, save_every: int = 500) -> dict[st
     scenes = load_scenes(MiniworldSource("objects", "train", length=settings.train_images))
     test = load_scenes(MiniworldSource("objects", "test", length=settings.test_images))
 
-    def loss(step: int) -> Tensor:
-        return objective(encoder, heads, *draw_batch(scenes, step, settings))
+    def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        return draw_batch(scenes, step, settings)
+
+    def loss(drawn: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        return objective(encoder, heads, *drawn)
 
     both = nn.ModuleDict({"encoder": encoder, "heads": heads})
     score = partial(evaluate, encoder, heads, test)
-    fit(out, both, settings, loss=loss, score=score, save_every=save_every)
+    fit(out, both, settings, batch=batch, loss=loss, score=score, save_every=save_every)
     save_encoder(out, encoder.half(), SPEC, {"settings": asdict(settings)})
     encoder.float()  # of the rounded weights
     scores = score()

@@ -129,14 +129,16 @@ def train(out: Path, settings: FitSettings, *, save_every: int = 500) -> dict[st
     test = read_people(MiniworldSource("people", "test", length=settings.test_images))
     start_at_the_mean(head, people)
 
-    def loss(step: int) -> Tensor:
+    def batch(step: int) -> View:
         view = people.view(chosen(len(people), step, settings))
-        view = seen_anew(view, generator=generator(step, settings))
+        return seen_anew(view, generator=generator(step, settings))
+
+    def loss(view: View) -> Tensor:
         return objective(encoder, head, readouts, body, view)
 
     both = nn.ModuleDict({"encoder": encoder, "head": head, "readouts": readouts})
     score = partial(evaluate, encoder, head, test)
-    fit(out, both, settings, loss=loss, score=score, save_every=save_every)
+    fit(out, both, settings, batch=batch, loss=loss, score=score, save_every=save_every)
     save_encoder(out, encoder.half(), SPEC, {"settings": asdict(settings)})
     save_people(out, head.half(), {"settings": asdict(settings)})
     encoder.float(), head.float()  # of the rounded weights

@@ -100,8 +100,8 @@ class Readout(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, tokens: Tokens) -> Tensor:  # [B, H, W]
-        planes = Tokens(patches=self.depth(tokens.of("patch")), grid=tokens.grid).as_map()
-        return F.pixel_shuffle(planes.float(), self.patch_size)[:, 0]
+        planes = Tokens(patches=self.depth(tokens.of("patch").float()), grid=tokens.grid).as_map()
+        return F.pixel_shuffle(planes, self.patch_size)[:, 0]
 
 
 class Seen(NamedTuple):
@@ -121,7 +121,10 @@ def predicted(encoder: Encoder, head: TwoViewHead, images: Tensor) -> Seen:
 def objective(
     seen: Seen, readout: Readout, pairs: RoomPairs, matches: Matches, settings: RoomSettings
 ) -> Tensor:
-    """Confidence-weighed points and matches of the head; depth and matches of the tokens."""
+    """Confidence-weighed points and matches of the head; depth and matches of the tokens.
+
+    For float32: geometry does not bear bfloat16.
+    """
     first, second = seen.views
     pixels = pixel_losses(TwoViews(first.points, second.points), truth_of(pairs), PointLoss())
     points = confidence_loss(pixels, TwoViews(first.conf, second.conf))
@@ -174,16 +177,29 @@ def train(out: Path, settings: RoomSettings, *, save_every: int = 500) -> dict[s
     pairs = load_pairs(MiniworldSource("rooms", "train", length=settings.train_images))
     test = load_pairs(MiniworldSource("rooms", "test", length=settings.test_images))
 
-    def loss(step: int) -> Tensor:
-        batch, matches = draw_batch(pairs, step, settings)
-        return objective(predicted(encoder, head, batch.images), readout, batch, matches, settings)
+    def batch(step: int) -> tuple[RoomPairs, Matches]:
+        return draw_batch(pairs, step, settings)
+
+    def loss(drawn: tuple[RoomPairs, Matches]) -> Tensor:
+        seen = predicted(encoder, head, drawn[0].images)
+        with torch.autocast("cpu", enabled=False):
+            return objective(seen, readout, *drawn, settings)
 
     def views(images: Tensor) -> tuple[ViewPrediction, ViewPrediction]:
         return predicted(encoder, head, images).views
 
     both = nn.ModuleDict({"encoder": encoder, "head": head, "readout": readout})
     score = partial(pair_scores, views, test)
-    fit(out, both, settings, loss=loss, score=score, save_every=save_every, score_every=2000)
+    fit(
+        out,
+        both,
+        settings,
+        batch=batch,
+        loss=loss,
+        score=score,
+        save_every=save_every,
+        score_every=2000,
+    )
     info = {"settings": asdict(settings)}
     save_encoder(out, encoder.half(), SPEC, info)
     save_two_view(out, head.half(), info)
