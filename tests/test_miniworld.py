@@ -321,7 +321,8 @@ def test_batches_are_drawn_outside_of_autocast(tmp_path: Path) -> None:
 
     def loss(drawn: bool) -> Tensor:
         seen.append((drawn, torch.is_autocast_enabled("cpu")))
-        return module(torch.ones(1, 2)).float().sum()
+        value: Tensor = module(torch.ones(1, 2))
+        return value.float().sum()
 
     fit(
         tmp_path,
