@@ -258,7 +258,7 @@ def _draw_bars(axes: Any, reference: Reference, arms: Mapping[str, Sequence[Reco
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(reference.tasks)), reference.tasks, fontsize=8)
     axes.set_ylabel("relative to the best teacher")
-    axes.legend(ncols=3, fontsize=8)
+    axes.legend(ncols=6, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def _draw_pareto(
