@@ -274,6 +274,8 @@ def _draw_pareto(
         axes.plot(across, up, ".", color=drawn.get_color(), markersize=3)
     axes.set_xlabel("projected / best teacher")
     axes.set_ylabel("bare / best teacher")
+    axes.margins(0.2)
+    axes.locator_params(nbins=4)
 
 
 if __name__ == "__main__":
