@@ -13,7 +13,7 @@ import alumnus
 import toys
 from alumnus import preflight
 from alumnus.assembly import augmentation, encoder_spec
-from alumnus.config import RunConfig, load_config
+from alumnus.config import ConfigError, RunConfig, load_config
 from alumnus.data import DUNE as DUNE_AUGMENTATION
 from alumnus.data import UNIC
 from alumnus.data.published import DUNE_SOURCES
@@ -242,6 +242,14 @@ def test_subsets_of_the_nineteen_are_overrides() -> None:
     alone = load_config("dune-b14-336", ["data.train=/data/imagenet:train"]).data.learned
     assert [section.path for section in alone.values()] == ["/data/imagenet:train"]
     assert load_config("dune-b14-336", ["data.sources={a: {path: x}}"]).data.learned
+
+
+@pytest.mark.parametrize("word", ["data.sources.Bedlam=null", "data.sources.Bedlam=/disk/bedlam"])
+def test_a_source_that_the_recipe_does_not_have_is_answered_with_the_nearest(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown source 'Bedlam'.*did you mean 'bedlam'"):
+        load_config("dune-b14-336", ["data.root=/data", word])
+    added = load_config("dune-b14-336", ["data.root=/data", "data.sources.mine={path: /mine}"])
+    assert len(added.data.learned) == 20
 
 
 def test_sources_that_nobody_placed_are_named_in_one_sentence() -> None:

@@ -96,10 +96,16 @@ def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
 
 
 def _path_of_source(values: Mapping[str, Any], keys: list[str], value: object) -> object:
-    """`data.sources.NAME=PATH` says where a source lies and leaves what the recipe says of it."""
-    if keys[-2:-1] != ["sources"] or not isinstance(value, str):
+    """`data.sources.NAME=PATH` says where a source lies and leaves what the recipe says of it.
+
+    ValueError for a path or null of a name that the recipe does not have: a slip, mostly. A new
+    source is given as a mapping.
+    """
+    if keys[-2:-1] != ["sources"] or not isinstance(value, str | None):
         return value
-    return {**(values.get(keys[-1]) or {}), "path": value}
+    if values and keys[-1] not in values:
+        raise unknown("source", keys[-1], values)
+    return None if value is None else {**(values.get(keys[-1]) or {}), "path": value}
 
 
 def _merge(
