@@ -1,8 +1,9 @@
 """Pointmap and matching losses, equal to the released MASt3R's and DUSt3R's numbers."""
 
 import json
+import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from alumnus.heads.two_view.losses import (
     size_of,
 )
 from alumnus.heads.two_view.match_losses import (
+    InfoNCEMode,
     average_precision,
     confident_match_loss,
     dot_similarity,
@@ -34,28 +36,6 @@ from alumnus.heads.two_view.match_losses import (
 from golden_files import ROOT, threed
 
 TOLERANCE = 1e-5  # the fixtures' own, relative to 1 + |value|; noise 1e-6
-
-CONF_LOSSES = {
-    "ConfLoss(Regr3D(L21,?avg_dis),alpha=0.2)": PointLoss(),
-    "ConfLoss(Regr3D(L21,avg_dis),alpha=0.2)": PointLoss(metric_scale=False),
-    "ConfLoss(Regr3D(L21,?avg_dis,sky_loss_value=0),alpha=0.2)": PointLoss(sky_loss=0),
-    "dust3r ConfLoss(Regr3D(L21,avg_dis),alpha=0.2)": PointLoss(metric_scale=False, sky_loss=0),
-    "ConfLoss(Regr3D(?avg_dis),0.2)": PointLoss(),
-    "ConfLoss(Regr3D(?avg_dis,gt_scale=True),0.2)": PointLoss(gt_scale=True),
-    "ConfLoss(Regr3D(?avg_dis,loss_in_log=True),0.2)": PointLoss(log="after"),
-    "ConfLoss(Regr3D(?avg_dis,loss_in_log=before),0.2)": PointLoss(log="before"),
-    "ConfLoss(Regr3D(?avg_dis,max_metric_scale=20),0.2)": PointLoss(max_metric_m=20),
-    "ConfLoss(Regr3D(?avg_dis),0.2) with dist_clip=6": PointLoss(farthest=6),
-}
-POINT_LOSSES = {
-    "Regr3D test (gt_scale, no sky)": PointLoss(gt_scale=True, sky_loss=0),
-    "Regr3D_ScaleShiftInv(gt_scale,no sky)": PointLoss(
-        gt_scale=True, sky_loss=0, shift_free=True, scale_free=True
-    ),
-    "Regr3D_ScaleInv(no gt_scale,no sky)": PointLoss(sky_loss=0, scale_free=True),
-    "Regr3D_ShiftInv(no sky)": PointLoss(sky_loss=0, shift_free=True),
-}
-EMPTY = "ConfLoss(Regr3D(?avg_dis),0.2) with image 0 fully invalid and without sky"
 
 
 def close(ours: Tensor, theirs: Tensor | float) -> None:
@@ -107,50 +87,147 @@ class Case:
                 close(ours, self.tensors[prefix + name])
 
 
-def cases(labels: dict[str, PointLoss]) -> list[tuple[str, str]]:
-    """(fixture, label) of the values that a fixture has."""
+FIXTURES = ("f_losses", "f_losses_extra")
+EMPTY = " with image 0 fully invalid and without sky"
+
+
+def option(label: str, name: str) -> str | None:
+    """The value of NAME=VALUE in a label."""
+    found = re.search(rf"\b{name}=([^,() ]+)", label)
+    return None if found is None else found.group(1)
+
+
+def number(label: str, name: str) -> float | None:
+    value = option(label, name)
+    return None if value is None else float(value)
+
+
+def points_of(label: str) -> PointLoss:
+    """What a label that names Regr3D says of it: `?avg_dis` is the default of all but tests."""
+    no_sky = "no sky" in label or label.startswith("dust3r")
+    sky = number(label, "sky_loss_value")
+    return PointLoss(
+        metric_scale="ConfLoss(" not in label or "?" in label,
+        gt_scale=option(label, "gt_scale") == "True"
+        or bool(re.search(r"\((?!no )gt_scale\b(?!=)", label)),
+        sky_loss=0.0 if no_sky else 2.0 if sky is None else sky,
+        log={None: None, "True": "after", "before": "before"}[option(label, "loss_in_log")],
+        max_metric_m=number(label, "max_metric_scale"),
+        farthest=number(label, "dist_clip"),
+        shift_free="Shift" in label,
+        scale_free="_Scale" in label,
+    )
+
+
+def confidence_of(case: Case, label: str) -> Tensor:
+    """ConfLoss(...), on truths of which an image may be made empty."""
+    alpha = re.search(r"(?:alpha=|\),)([\d.]+)\)", label)
+    assert alpha is not None, f"no alpha in {label!r}"
+    truth = case.truth
+    if label.endswith(EMPTY):
+        masks = [torch.cat([torch.zeros_like(m[:1]), m[1:]]) for m in (*truth.valid,)]
+        skies = [torch.cat([torch.zeros_like(m[:1]), m[1:]]) for m in (*(truth.sky or ()),)]
+        truth = replace(truth, valid=TwoViews(*masks), sky=TwoViews(*skies))
+    pixels = pixel_losses(case.points, truth, points_of(label))
+    return confidence_loss(pixels, case.conf, alpha=float(alpha.group(1)))
+
+
+class Matched(NamedTuple):
+    """Matches as a label wants them compared."""
+
+    per_match: Tensor
+    sure: tuple[Tensor, Tensor]
+    valid: Tensor
+
+
+def matched(case: Case, label: str) -> Matched:
+    """The losses of InfoNCE or AP with a label's options; InfoNCE proper 0.05 where it has none."""
+    size, padding = option(label, "blocksize"), option(label, "negatives_padding")
+    desc, sure, valid = case.desc, case.sure, case.valid
+    if size is not None:
+        order = case.tensors["blocks/permutation"]
+        one, other, first, second, valid = (
+            in_blocks(x, order, int(size)) for x in (*desc, *sure, valid)
+        )
+        desc, sure = (one, other), (first, second)
+    if "use_pts3d" in label:
+        first, second = (picked(p, xy) for p, xy in zip(case.points, case.xy, strict=True))
+        similarity = point_similarity(first, second)
+    elif padding is not None:
+        similarity = case.similarity(int(padding))
+    else:
+        similarity = dot_similarity(*desc)
+    if "APLoss" in label:
+        return Matched(average_precision(similarity), sure, valid)
+    said = re.search(r"InfoNCE (\w+) ([\d.]+)", label)
+    mode, temperature = said.groups() if said else ("proper", "0.05")
+    assert mode in get_args(InfoNCEMode), label
+    per_match = info_nce(similarity, temperature=float(temperature), mode=mode)
+    return Matched(per_match, sure, valid)
+
+
+def loss_of(case: Case, label: str) -> Tensor:
+    """What a label of the fixtures says; AssertionError for one that says something else."""
+    if label.startswith("test criterion: "):
+        points, _, matches = label.removeprefix("test criterion: ").partition(" - ")
+        return loss_of(case, points) - loss_of(case, matches)
+    if label.startswith("full: "):
+        weight = re.fullmatch(r"full: ConfLoss \+ ([\d.]+)\*ConfMatchingLoss", label)
+        assert weight is not None, label
+        matching = loss_of(case, "ConfMatchingLoss(alpha=10,mean)")
+        points_loss = loss_of(case, "ConfLoss(Regr3D(?avg_dis),0.2)")
+        return points_loss + float(weight.group(1)) * matching
+    kind = label.removeprefix("dust3r ").partition("(")[0]
+    if kind == "ConfLoss":
+        return confidence_of(case, label)
+    if kind.startswith("Regr3D"):
+        return point_loss(pixel_losses(case.points, case.truth, points_of(label)))
+    found = matched(case, label)
+    if kind == "MatchingLoss":
+        return match_loss(found.per_match, found.valid)
+    assert kind == "ConfMatchingLoss", label
+    alpha, combine = re.findall(r"\(alpha=([\d.]+),(\w+)", label)[0]
+    return confident_match_loss(
+        *found,
+        alpha=float(alpha),
+        combine="mean" if combine == "mean" else "product",
+        doubt_quantile=number(label, "neg_conf_loss_quantile"),
+    )
+
+
+def labels() -> list[tuple[str, str]]:
+    """(fixture, label) of all values."""
     return [
         (name, label)
-        for name in ("f_losses", "f_losses_extra")
+        for name in FIXTURES
         for label in json.loads((ROOT / "threed" / f"{name}_values.json").read_text())
-        if label in labels
     ]
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize(("fixture", "label"), cases(CONF_LOSSES))
-def test_confidence_losses_and_their_gradients_equal_the_reference(
-    fixture: str, label: str
-) -> None:
+@pytest.mark.parametrize(("fixture", "label"), labels())
+def test_losses_and_their_gradients_equal_the_reference(fixture: str, label: str) -> None:
     case = Case(fixture)
-    pixels = pixel_losses(case.points, case.truth, CONF_LOSSES[label])
-    loss = confidence_loss(pixels, case.conf)
+    loss = loss_of(case, label)
     close(loss, case.values[label]["loss"])
-    details = list(case.values[label]["details"].values())  # of both views, weighed and not
-    for view in (0, 1):
-        close(pixels.loss[view][pixels.mask[view]].mean(), details[2 + view])
     case.gradients(label, loss)
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize(("fixture", "label"), cases(POINT_LOSSES))
-def test_point_losses_that_forgive_shift_and_scale_equal_the_reference(
-    fixture: str, label: str
-) -> None:
+@pytest.mark.parametrize("fixture", FIXTURES)
+def test_every_stored_gradient_belongs_to_a_loss(fixture: str) -> None:
     case = Case(fixture)
-    loss = point_loss(pixel_losses(case.points, case.truth, POINT_LOSSES[label]))
-    close(loss, case.values[label]["loss"])
+    stored = {
+        re.split(r"/pred\d/", k.removeprefix("grad/"))[0] for k in case.tensors if "grad/" in k
+    }
+    assert stored <= set(case.values)
 
 
 @pytest.mark.golden
-def test_a_pair_without_any_valid_pixel_does_not_disturb_the_others() -> None:
+def test_a_pair_without_any_valid_pixel_has_no_gradient_and_disturbs_no_other() -> None:
     case = Case("f_losses_extra")
-    masks = [torch.cat([torch.zeros_like(m[:1]), m[1:]]) for m in (*case.truth.valid,)]
-    skies = [torch.cat([torch.zeros_like(m[:1]), m[1:]]) for m in (*(case.truth.sky or ()),)]
-    truth = replace(case.truth, valid=TwoViews(*masks), sky=TwoViews(*skies))
-    loss = confidence_loss(pixel_losses(case.points, truth, PointLoss()), case.conf)
-    close(loss, case.values[EMPTY]["loss"])
-    for gradient in torch.autograd.grad(loss, [*case.points]):
+    (label,) = (label for label in case.values if label.endswith(EMPTY))
+    for gradient in torch.autograd.grad(loss_of(case, label), [*case.points]):
         assert gradient.isfinite().all()
         assert not gradient[0].any()
 
@@ -166,9 +243,7 @@ def test_normalised_points_masks_and_pixel_losses_equal_the_reference() -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize(
-    "norm", ["avg_dis", "median_dis", "sqrt_dis", "avg_log1p", "avg_warp-log1p"]
-)
+@pytest.mark.parametrize("norm", get_args(Norm))
 def test_each_normalisation_equals_the_reference(norm: Norm) -> None:
     t, _ = threed("f_losses")
     points = TwoViews(t["norm/in_pts1"], t["norm/in_pts2"])
@@ -176,89 +251,6 @@ def test_each_normalisation_equals_the_reference(norm: Norm) -> None:
     close(size_of(points, valid, norm=norm), t[f"norm/{norm}/factor"].flatten())
     for ours, view in zip(normalised(points, valid, norm=norm), (1, 2), strict=True):
         close(ours, t[f"norm/{norm}/pts{view}"])
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("combine", ["mean", "prod"])
-def test_confident_matching_and_its_gradients_equal_the_reference(combine: str) -> None:
-    case = Case("f_losses")
-    per_match = info_nce(case.similarity())
-    close(per_match[case.valid], case.tensors["mid/infonce/per_match"])
-    loss = confident_match_loss(
-        per_match, case.sure, case.valid, combine="mean" if combine == "mean" else "product"
-    )
-    label = f"ConfMatchingLoss(alpha=10,{combine})"
-    close(loss, case.values[label]["loss"])
-    case.gradients(label, loss)
-
-
-@pytest.mark.golden
-def test_the_full_criterion_equals_the_reference() -> None:
-    case = Case("f_losses")
-    pixels = pixel_losses(case.points, case.truth, PointLoss())
-    matching = confident_match_loss(info_nce(case.similarity()), case.sure, case.valid)
-    loss = confidence_loss(pixels, case.conf) + 0.075 * matching
-    close(loss, case.values["full: ConfLoss + 0.075*ConfMatchingLoss"]["loss"])
-
-
-@pytest.mark.golden
-def test_each_mode_of_info_nce_and_average_precision_equal_the_reference() -> None:
-    case = Case("f_losses")
-    similarity = case.similarity()
-    per_match = {
-        "InfoNCE proper 0.05": info_nce(similarity),
-        "InfoNCE dual 0.05": info_nce(similarity, mode="dual"),
-        "InfoNCE all 0.07": info_nce(similarity, temperature=0.07, mode="all"),
-        "APLoss torch": average_precision(similarity),
-    }
-    for name, values in per_match.items():
-        close(match_loss(values, case.valid), case.values[f"MatchingLoss({name})"]["loss"])
-
-
-@pytest.mark.golden
-def test_more_negatives_points_as_descriptors_and_doubt_equal_the_reference() -> None:
-    case = Case("f_losses_extra")
-    padding = 9
-    by_points = point_similarity(
-        *(picked(p, xy) for p, xy in zip(case.points, case.xy, strict=True))
-    )
-    per_match = {
-        f"InfoNCE all 0.07, negatives_padding={padding}": info_nce(
-            case.similarity(padding), temperature=0.07, mode="all"
-        ),
-        f"APLoss torch, negatives_padding={padding}": average_precision(case.similarity(padding)),
-        "InfoNCE proper 0.05, use_pts3d": info_nce(by_points),
-    }
-    for name, values in per_match.items():
-        close(match_loss(values, case.valid), case.values[f"MatchingLoss({name})"]["loss"])
-    label = "ConfMatchingLoss(alpha=10,mean,neg_conf_loss_quantile=0.6)"
-    loss = confident_match_loss(
-        info_nce(case.similarity()), case.sure, case.valid, doubt_quantile=0.6
-    )
-    close(loss, case.values[label]["loss"])
-    case.gradients(label, loss)
-
-
-@pytest.mark.golden
-def test_matching_inside_blocks_equals_the_reference() -> None:
-    case = Case("f_losses_extra")
-    order = case.tensors["blocks/permutation"]
-    labels = [label for label in case.values if label.startswith("MatchingLoss") and "bl" in label]
-    assert labels
-    for label in labels:
-        size = int(label.split("blocksize=")[1].rstrip(")"))
-        first, second = (in_blocks(d, order, size) for d in case.desc)
-        valid = in_blocks(case.valid, order, size)
-        per_match = info_nce(dot_similarity(first, second))
-        loss = match_loss(per_match, valid)
-        close(loss, case.values[label]["loss"])
-        case.gradients(label, loss)
-        confident = f"ConfMatchingLoss(alpha=10,mean,blocksize={size})"
-        if confident in case.values:
-            sure = in_blocks(case.sure[0], order, size), in_blocks(case.sure[1], order, size)
-            loss = confident_match_loss(per_match, sure, valid)
-            close(loss, case.values[confident]["loss"])
-            case.gradients(confident, loss)
 
 
 @pytest.mark.golden

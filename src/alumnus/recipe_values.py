@@ -20,10 +20,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def read_recipe(recipe: str | Path) -> dict[str, Any]:
+def read_recipe(recipe: str | Path, *, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a recipe by name or path; ConfigError where there is none.
 
-    One that `extends` another by name or path holds what it has otherwise.
+    One that `extends` another by name or path holds what it has otherwise; `extended` are those
+    on the way to it, which it must not extend again.
     """
     named = RECIPES / f"{recipe}.yaml"
     path = named if named.is_file() else Path(recipe).expanduser()
@@ -38,8 +39,11 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     extends = values.pop("extends", None)
     if extends is None:
         return values
+    way = (*extended, path.resolve())
+    if path.resolve() in extended:
+        raise ConfigError(f"recipe {str(path)!r} extends itself")
     beside = path.parent / str(extends)
-    whole = read_recipe(beside if beside.is_file() else str(extends))
+    whole = read_recipe(beside if beside.is_file() else str(extends), extended=way)
     _merge(whole, values)
     return whole
 

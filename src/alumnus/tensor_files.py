@@ -17,7 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["read_described_tensors", "read_description", "write_described", "write_tensors"]
+__all__ = [
+    "read_described_tensors",
+    "read_description",
+    "weights_hash",
+    "write_described",
+    "write_tensors",
+]
 
 METADATA = "alumnus"  # key of the description in a file's metadata
 
@@ -42,7 +48,7 @@ def write_described(
     """STEM.safetensors, complete in itself, then STEM.json; each by fsync and rename."""
     folder.mkdir(parents=True, exist_ok=True)
     held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**description, "sha256": _sha256(held)}, indent=1) + "\n"
+    text = json.dumps({**description, "sha256": weights_hash(held)}, indent=1) + "\n"
     weights = folder / f".{stem}.safetensors.{os.getpid()}"
     write_tensors(held, weights, metadata={METADATA: text})
     _replace(weights, folder / f"{stem}.safetensors")
@@ -66,7 +72,7 @@ def read_description(weights: Path, key: str) -> dict[str, Any]:
 def read_described_tensors(weights: Path, description: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a file with this description; ValueError if their hash is another one."""
     tensors: dict[str, Tensor] = load_file(weights)
-    if description.get("sha256") != _sha256(tensors):
+    if description.get("sha256") != weights_hash(tensors):
         raise ValueError(f"{weights} is damaged: its tensors are not those that were saved")
     return tensors
 
@@ -77,11 +83,11 @@ def _replace(temporary: Path, final: Path) -> None:
     temporary.replace(final)
 
 
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and bytes, in the order of the names."""
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].detach().cpu()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -107,7 +107,7 @@ def build_pool(config: RunConfig, teachers: Mapping[str, Teacher], student: Stud
             "take data.augment.where=auto, or read its features from cache.enabled=true"
         )
     pool = TeacherPool(teachers, student.encoder.patch_size)
-    for side in config.data.sides:
+    for side in {*config.data.sides, config.data.size}:  # held-out images have the latter
         teacher_side = config.data.teacher_size or side
         targets = pool.probe((side, side), (teacher_side, teacher_side))
         with torch.no_grad():

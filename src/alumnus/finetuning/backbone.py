@@ -1,6 +1,5 @@
 """What a head stands on: an encoder by any name that `alumnus evaluate` takes."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from alumnus.licences import Terms
 from alumnus.measure import encoder_model, teacher_model
 from alumnus.runs import is_encoder, load_encoder, load_encoder_spec, load_terms
 from alumnus.teachers import Teacher, as_encoder, load_teacher
+from alumnus.tensor_files import weights_hash
 
 __all__ = ["Backbone", "Learner", "open_backbone", "open_learner"]
 
@@ -30,11 +30,9 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """A hash of the weights."""
-        digest = hashlib.sha256()
-        for name, value in self.network.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        if isinstance(self.network, Teacher):
+            return self.network.fingerprint()
+        return weights_hash(self.network.state_dict())
 
 
 @dataclass(frozen=True)
@@ -68,5 +66,5 @@ def open_learner(name: str, device: torch.device) -> Learner:
     encoder, spec = as_encoder(teacher)
     encoder.requires_grad_()
     model = encoder_model(teacher.name, encoder, device)
-    model = replace(model, size_px=teacher.input_size or model.size_px)
+    model = replace(model, size_px=teacher.input_size)  # as a frozen one
     return Learner(encoder, model, spec, teacher.terms)

@@ -112,7 +112,12 @@ def keep_scores(out: Path, scores: Mapping[str, float]) -> None:
 
 
 def chosen(count: int, step: int, settings: FitSettings) -> Tensor:  # [batch] int64
-    """The items of a step, of `count`: each pass has an order of its own."""
+    """The items of a step, of `count`: each pass has an order of its own.
+
+    ValueError where there are fewer than a batch.
+    """
+    if count < settings.batch:
+        raise ValueError(f"{count} items are fewer than a batch of {settings.batch}")
     epoch, place = divmod(step, count // settings.batch)
     shuffled = torch.Generator().manual_seed(derive_seed(settings.seed, epoch, "order"))
     order = torch.randperm(count, generator=shuffled)
@@ -157,11 +162,12 @@ def learning_rate(step: int, settings: FitSettings) -> float:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while."""
+    before = module.training
     module.eval()
     try:
         yield
     finally:
-        module.train()
+        module.train(before)
 
 
 def in_words(scores: Mapping[str, float]) -> str:

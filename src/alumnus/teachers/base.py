@@ -4,7 +4,6 @@ Images reach it ImageNet-normalised at any size; it resizes and re-normalises fo
 Axes: B images, H W pixels, N patches, D width.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -18,6 +17,7 @@ from alumnus.images import IMAGENET_MEAN, IMAGENET_STD, renormalise
 from alumnus.licences import Terms
 from alumnus.spelling import unknown
 from alumnus.teachers.chunks import in_chunks
+from alumnus.tensor_files import weights_hash
 from alumnus.tokens import TOKEN_TYPES, EncoderOutput, Grid, Tokens, TokenType
 
 __all__ = [
@@ -156,11 +156,7 @@ class Teacher(nn.Module):
         given = getattr(self.network, "fingerprint", None)
         if callable(given):
             return str(given())
-        digest = hashlib.sha256()
-        for key, value in self.network.state_dict().items():
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return weights_hash(self.network.state_dict())
 
 
 def resize_images(images: Tensor, size: Grid) -> Tensor:  # [B, 3, H, W] -> [B, 3, *size]

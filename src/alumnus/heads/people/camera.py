@@ -1,7 +1,8 @@
 """The camera of body regression: rays as features, points to pixels and back, depth as nearness.
 
 Axes: B images, P people, h w grid. Points in metres, x right, y down, z forward; pixels from the
-picture's corner. `K` [..., 3, 3] are intrinsics in pixels.
+picture's corner. `K` [..., 3, 3] are intrinsics in pixels. Everything is float32, under autocast
+too: bfloat16 is off by pixels and centimetres.
 """
 
 import math
@@ -56,7 +57,7 @@ def camera_embedding(
     )
     ones = torch.ones(h, w, device=K.device)
     pixels = torch.stack([row[:, None] * ones, column * ones, ones], dim=-1)  # [h, w, 3]
-    rays = torch.einsum("bij,hwj->bhwi", torch.linalg.inv(K.float()), pixels)
+    rays = _turned(pixels.flatten(0, 1), torch.linalg.inv(K.float())).unflatten(1, (h, w))
     frequencies = torch.linspace(1.0, max_resolution / 2, bands, device=K.device)
     waves = (math.pi * rays[..., None] * frequencies).flatten(-2)  # [B, h, w, 3 * bands]
     return torch.cat([rays, waves.sin(), waves.cos()], dim=-1).permute(0, 3, 1, 2)
@@ -89,11 +90,18 @@ def nearness_from_distance(distance: Tensor, K: Tensor, *, side_px: float) -> Te
 
 def project(points: Tensor, K: Tensor) -> Tensor:  # [P, n, 3], [P, 3, 3] -> [P, n, 2]
     """Where points are on the picture."""
-    return (points / points[..., 2:] @ K.transpose(-1, -2))[..., :2]
+    on_plane = points.float() / points[..., 2:].float()
+    return _turned(on_plane, K)[..., :2]
 
 
 def unproject(pixels: Tensor, distance: Tensor, K: Tensor) -> Tensor:
     """Points [P, n, 3] at pixels [P, n, 2] and depths [P, n, 1] along the optical axis."""
-    homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
-    rays: Tensor = homogeneous @ torch.linalg.inv(K.float()).transpose(-1, -2)
-    return rays * distance
+    homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1).float()
+    return _turned(homogeneous, torch.linalg.inv(K.float())) * distance
+
+
+def _turned(points: Tensor, matrices: Tensor) -> Tensor:  # [P, n, 3], [P, 3, 3]
+    """Products that autocast leaves alone."""
+    with torch.autocast(points.device.type, enabled=False):
+        products: Tensor = points @ matrices.float().transpose(-1, -2)
+    return products

@@ -37,8 +37,19 @@ class PeopleNetwork(nn.Module):
         threshold: float = THRESHOLD,
     ) -> People:
         """The people at `cells`, else those whose score reaches the threshold."""
+        side = self.head.spec.side_px
+        if images.shape[-2:] != (side, side):
+            raise ValueError(
+                f"the people head takes squares of {side} px, not images of "
+                f"{images.shape[-1]} x {images.shape[-2]} px"
+            )
         if K is None:
-            K = default_intrinsics(self.head.spec.side_px).to(images).expand(len(images), 3, 3)
+            K = default_intrinsics(side).to(images).expand(len(images), 3, 3)
+        if K.shape != (len(images), 3, 3):
+            raise ValueError(
+                f"K has shape {tuple(K.shape)}, but should be [{len(images)}, 3, 3]: intrinsics of "
+                "each image"
+            )
         patches = self.encoder(images).final.of("patch")
         people: People = self.head(patches, K, cells, threshold=threshold)
         return people

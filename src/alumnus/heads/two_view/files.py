@@ -1,14 +1,12 @@
 """Two-view heads in files: two_view.safetensors, beside its encoder or alone."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from alumnus.heads.files import load_described_head, save_described_head
 from alumnus.heads.two_view.head import TwoViewHead
 from alumnus.heads.two_view.spec import TwoViewSpec
-from alumnus.strict import fill
-from alumnus.tensor_files import read_described_tensors, read_description, write_described
 
 __all__ = ["load_two_view", "save_two_view"]
 
@@ -19,21 +17,13 @@ def save_two_view(
     folder: str | Path, head: TwoViewHead, extra: Mapping[str, Any] | None = None
 ) -> None:
     """Write two_view.safetensors and two_view.json; `extra` goes into the JSON as "info"."""
-    description = {STEM: asdict(head.spec), "info": dict(extra or {})}
-    write_described(Path(folder), STEM, head.state_dict(), description)
+    save_described_head(folder, STEM, head, extra)
 
 
 def load_two_view(path: str | Path) -> TwoViewHead:
-    """The head of a folder or of its .safetensors file, float32, in eval mode.
+    """The head of a folder or of its .safetensors file; see `load_described_head`."""
 
-    ValueError, one sentence, where there is none or where tensors do not fit its description.
-    """
-    weights = Path(path)
-    if weights.is_dir():
-        weights = weights / f"{STEM}.safetensors"
-    if not weights.is_file():
-        raise ValueError(f"there is no two-view head at {path}: expected {STEM}.safetensors")
-    description = read_description(weights, STEM)
-    head = TwoViewHead(TwoViewSpec.from_dict(description[STEM]))
-    tensors = read_described_tensors(weights, description)
-    return fill(head, tensors, what=f"the weights in {weights}").float()
+    def build(values: Mapping[str, Any]) -> TwoViewHead:
+        return TwoViewHead(TwoViewSpec.from_dict(values))
+
+    return load_described_head(path, STEM, build, what="two-view head")

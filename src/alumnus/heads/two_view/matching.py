@@ -44,7 +44,10 @@ def nearest(
     closeness: Closeness = "dot",
     block: int = BLOCK,
 ) -> Tensor:  # [n] int64
-    """The place of each query's nearest key: largest product, or smallest Euclidean distance."""
+    """The place of each query's nearest key: largest product, or smallest Euclidean distance.
+
+    In float32, under autocast too: in bfloat16 another key is often the nearest.
+    """
     if closeness not in get_args(Closeness):
         raise unknown("closeness", closeness, get_args(Closeness))
     found = []
@@ -53,7 +56,8 @@ def nearest(
         place = torch.zeros(len(part), dtype=torch.int64, device=part.device)
         for start in range(0, len(keys), block):
             some = keys[start : start + block].float()
-            near = part @ some.T if closeness == "dot" else -torch.cdist(part, some)
+            with torch.autocast(part.device.type, enabled=False):
+                near = part @ some.T if closeness == "dot" else -torch.cdist(part, some)
             value, at = near.max(dim=1)
             place = torch.where(value > best, at + start, place)
             best = torch.maximum(best, value)
