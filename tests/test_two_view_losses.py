@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import pytest
 import torch
@@ -162,7 +162,7 @@ def matched(case: Case, label: str) -> Matched:
     said = re.search(r"InfoNCE (\w+) ([\d.]+)", label)
     mode, temperature = said.groups() if said else ("proper", "0.05")
     assert mode in get_args(InfoNCEMode), label
-    per_match = info_nce(similarity, temperature=float(temperature), mode=mode)
+    per_match = info_nce(similarity, temperature=float(temperature), mode=cast("InfoNCEMode", mode))
     return Matched(per_match, sure, valid)
 
 
