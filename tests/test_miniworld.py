@@ -202,9 +202,9 @@ def test_splits_share_no_picture() -> None:
         scenes = MiniworldSource("objects", split, length=CHUNK).chunk(0)
         return {hashlib.sha256(scene["image"].tobytes()).digest() for scene in scenes}
 
-    train_pictures, test_pictures = pictures("train"), pictures("test")
-    assert len(train_pictures) == len(test_pictures) == CHUNK
-    assert not train_pictures & test_pictures
+    train, val, test = pictures("train"), pictures("val"), pictures("test")
+    assert len(train) == len(val) == len(test) == CHUNK
+    assert not train & test and not val & (train | test)
 
 
 def test_spec_opens_the_source() -> None:
@@ -274,8 +274,8 @@ def test_source_travels_without_its_memory_maps() -> None:
 
 
 def test_wrong_split_length_and_index_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'val'.*test, train"):
-        MiniworldSource("objects", "val")
+    with pytest.raises(ValueError, match=r"'dev'.*test, train, val"):
+        MiniworldSource("objects", "dev")
     with pytest.raises(ValueError, match="at least 1"):
         MiniworldSource("objects", "test", length=0)
     with pytest.raises(IndexError, match="outside the 5 pictures"):

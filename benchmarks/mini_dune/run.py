@@ -38,7 +38,7 @@ from alumnus.evaluation.tasks import EvalModel
 from alumnus.runs import LoadedStudent, load_student
 
 TEACHERS = ("objects", "rooms", "people")
-TASKS = {  # of each teacher's domain: kind, and images to fit on where it learns
+TASKS = {  # of each teacher's domain; what learns is fitted on pictures that nobody has seen
     "objects": ("knn", "logistic", "segmentation"),
     "rooms": ("depth", "matching"),
     "people": ("segmentation", "joints", "body"),
@@ -218,7 +218,7 @@ def _took(began: float, cpu: float) -> dict[str, float]:
 def task_words(domain: str, kinds: Sequence[str], *, px: int, fit: int, test: int) -> list[str]:
     """Tasks of a domain as `alumnus evaluate --task` takes them."""
     world = f"miniworld:{domain}" if px == SIZE_PX else f"miniworld:{domain}@{px}"
-    on = f"{world}:train[:{fit}],{world}:test[:{test}]"
+    on = f"{world}:val[:{fit}],{world}:test[:{test}]"
     return [f"{kind}={f'{world}:test[:{test}]' if kind == 'matching' else on}" for kind in kinds]
 
 

@@ -18,8 +18,8 @@ from alumnus.spelling import unknown
 
 __all__ = ["SPLIT_LENGTHS", "SPLIT_SEEDS", "MiniworldSource", "render_dataset"]
 
-SPLIT_SEEDS = {"train": 1, "test": 2}  # other seeds, other scenes: nothing is shared
-SPLIT_LENGTHS = {"train": 9600, "test": 960}
+SPLIT_SEEDS = {"train": 1, "test": 2, "val": 3}  # other scenes: nothing is shared
+SPLIT_LENGTHS = {"train": 9600, "test": 960, "val": 960}
 
 Progress = Callable[[int, int], None]  # (pictures ready, pictures in all)
 
