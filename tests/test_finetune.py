@@ -210,6 +210,55 @@ def test_a_folder_without_a_head_and_a_damaged_one_are_refused(
         alumnus.load_head(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("sha256", r"head.json' is damaged: it lacks sha256"),
+        ("encoder", r"head.json' is damaged: it lacks encoder"),
+        ("kind", "the description of a head lacks kind"),
+    ],
+)
+def test_a_description_that_lacks_something_is_refused(
+    colours: Path, tmp_path: Path, key: str, sentence: str
+) -> None:
+    folder = tuned(EYES, colours, tmp_path / "out", "steps=1").folder
+    values = json.loads((folder / "head.json").read_text())
+    del values[key]
+    (folder / "head.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=sentence):
+        alumnus.load_head(folder)
+
+
+def test_images_that_are_held_out_are_not_recorded_as_learned_from(
+    colours: Path, tmp_path: Path
+) -> None:
+    [task] = tuned(EYES, colours, tmp_path / "out", "steps=1").results.tasks
+    assert task.train["images"] == 36 - 3  # a tenth, by name
+    data = dense_data("depth", tmp_path)
+    settings = (*DENSE, f"data={data}", "steps=1", f"out={tmp_path / 'depth'}")
+    [task] = api.finetune(FINE, *settings, head="depth").results.tasks
+    assert task.train["images"] == 12 - 1
+
+
+def test_a_run_is_not_resumed_on_an_encoder_of_other_weights(colours: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
+    out = tuned(encoder, colours, tmp_path / "out", "steps=1").folder
+    write_encoder(encoder, seed=1)
+    settings = (*QUICK, f"data={colours}", "steps=1", f"out={out}")
+    with pytest.raises(ValueError, match=r"are not those that the run in .* was started on"):
+        api.finetune(str(encoder), *settings, head="classes", resume=True)
+    again = api.finetune(str(encoder), *settings, head="classes", overwrite=True)
+    assert again.steps == 1
+
+
+@pytest.mark.parametrize("word", ["encoder_lr=1e-3", "layer_decay=0.5"])
+def test_rates_of_an_encoder_that_stands_still_are_refused(
+    colours: Path, tmp_path: Path, word: str
+) -> None:
+    with pytest.raises(ConfigError, match="would change nothing, as the encoder stands still"):
+        tuned(EYES, colours, tmp_path / "out", word)
+
+
 def test_classes_of_train_and_test_are_matched_by_name(colours: Path, tmp_path: Path) -> None:
     for image in (colours / "test" / "green").iterdir():
         image.unlink()
@@ -420,10 +469,10 @@ def test_an_unfrozen_encoder_learns_and_lies_beside_its_head(
 def test_the_rate_of_the_encoder_trains_the_encoder(colours: Path, tmp_path: Path) -> None:
     """With a head that stays as it was drawn, whose weights allow logits of some 0.1."""
     encoder = str(write_encoder(tmp_path / "encoder"))
-    words = (*QUICK, f"data={colours}", "lr=1e-9", "encoder_lr=1e-2", "evaluations=0")
+    words = (*QUICK, f"data={colours}", "lr=1e-9", "evaluations=0")
     losses = []
     for out, unfrozen in (("frozen", False), ("unfrozen", True)):
-        settings = (*words, f"out={tmp_path / out}")
+        settings = (*words, f"out={tmp_path / out}", *["encoder_lr=1e-2"] * unfrozen)
         losses.append(api.finetune(encoder, *settings, head="classes", unfrozen=unfrozen).loss)
     assert losses[0] == pytest.approx(math.log(3), abs=0.03)
     assert losses[1] is not None

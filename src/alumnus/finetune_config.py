@@ -21,6 +21,7 @@ __all__ = [
 
 HeadName = Literal["classes", "segmentation", "depth"]
 EPOCHS = 20.0
+OF_UNFROZEN = ("encoder_lr", "layer_decay")
 
 
 class FinetuneConfig(Section):
@@ -54,7 +55,7 @@ class FinetuneConfig(Section):
     batch_size: Annotated[int, Field(ge=2)] | None = Field(
         None, description="images or windows of a step; null: 32 of classes, else 16"
     )
-    lr: float = Field(3e-3, gt=0, description="peak rate of the head")
+    lr: float | None = Field(None, gt=0, description="peak rate of the head; null: 3e-3")
     encoder_lr: float = Field(1e-4, gt=0, description="peak rate of an unfrozen encoder's end")
     layer_decay: float = Field(
         0.75, gt=0, le=1, description="of that rate, for each layer (block or stage) further down"
@@ -122,6 +123,14 @@ def finetune_conflicts(config: FinetuneConfig) -> Iterator[Problem]:
             f"data is {config.data!r}, but must be PATH, with splits train and test, or TRAIN,TEST",
             ("data",),
         )
+    if not config.unfrozen:
+        given = [name for name in OF_UNFROZEN if name in config.model_fields_set]
+        if given:
+            yield Problem(
+                f"{' and '.join(given)} would change nothing, as the encoder stands still: leave "
+                "out, or add --unfrozen",
+                (*given, "unfrozen"),
+            )
     if config.layers > 1 and config.head == "classes":
         yield Problem("layers are those of segmentation and depth: classes see one", ("layers",))
     if config.max_depth is not None and config.head != "depth":

@@ -112,7 +112,7 @@ def class_course(
             for labels in (known.labels, truth)
         )
         return Finding(
-            record=task_record(task, known.indices, tested.indices, training_record(config)),
+            record=task_record(task, learned.indices, tested.indices, training_record(config)),
             score=TaskScore(value=100 * hits.double().mean().item(), details={"dim": dim}),
             constant=constant_score(task, trained, TestSet(features=test, among=among)),
         )

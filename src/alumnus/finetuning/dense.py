@@ -23,7 +23,7 @@ from alumnus.finetuning.maps import MapCourse, new_head, split_rows
 from alumnus.hardware import choose_workers
 from alumnus.heads import LinearHead
 
-__all__ = ["ENCODED", "DenseHeadModel", "dense_course", "dense_features"]
+__all__ = ["ENCODED", "DenseHeadModel", "dense_course", "dense_features", "split_images"]
 
 ENCODED = 16  # windows at a time
 LOSS_STRIDE = 8  # kept labels are those of one pixel of so many, along each axis
@@ -47,10 +47,18 @@ def dense_features(
         raise ValueError(f"{backbone.model.name} cannot carry this head: {error}") from error
 
 
+def split_images(images: LabelledSource) -> tuple[LabelledSource, LabelledSource]:
+    """Those to learn from, and those held out."""
+    rows = split_rows(images.source, images.indices)
+    learned, held_out = (images._replace(indices=images.indices[part]) for part in rows)
+    return learned, held_out
+
+
 def dense_course(
     config: FinetuneConfig,
     dense: DenseModel,
-    train: LabelledSource,
+    learned: LabelledSource,
+    held_out: LabelledSource,
     *,
     learns: bool,  # whether the encoder does
     spec: HeadSpec,
@@ -62,8 +70,6 @@ def dense_course(
 ) -> MapCourse:
     """What a head learns from images with a value for each pixel."""
     workers = choose_workers(config.workers, device)
-    rows = split_rows(train.source, train.indices)
-    learned, held_out = (train._replace(indices=train.indices[part]) for part in rows)
     keep = partial(
         keep_features,
         dense,

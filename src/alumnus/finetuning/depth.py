@@ -20,7 +20,13 @@ from alumnus.evaluation.tasks import TaskSpec
 from alumnus.finetune_config import FinetuneConfig
 from alumnus.finetuning.backbone import Backbone
 from alumnus.finetuning.course import Finding
-from alumnus.finetuning.dense import ENCODED, DenseHeadModel, dense_course, dense_features
+from alumnus.finetuning.dense import (
+    ENCODED,
+    DenseHeadModel,
+    dense_course,
+    dense_features,
+    split_images,
+)
 from alumnus.finetuning.head_model import HeadSpec
 from alumnus.finetuning.maps import MapCourse, training_record
 from alumnus.hardware import choose_workers
@@ -60,6 +66,7 @@ def depth_course(
     known, tested = (
         survey(source, most_m=most_m, num_workers=workers) for source in (task.train, task.test)
     )
+    learned, held_out = split_images(known.images)
     bins = bins_of(DepthProtocol(most_m=most_m), known.most_m)
 
     def measure(head: LinearHead) -> Finding:
@@ -76,7 +83,7 @@ def depth_course(
         constant = constant_depths(
             known.median_m, tested.images, median_scaling=False, num_workers=workers
         )
-        used = known.images.indices, tested.images.indices
+        used = learned.indices, tested.images.indices
         return Finding(
             record=task_record(task, *used, training_record(config)),
             score=depth_cell(score, {"size_px": dense.window}, tested.pixels),
@@ -86,7 +93,8 @@ def depth_course(
     return dense_course(
         config,
         dense,
-        known.images,
+        learned,
+        held_out,
         spec=HeadSpec(
             kind="depth",
             size_px=dense.window,

@@ -1,4 +1,4 @@
-"""A trained head in a folder: head.safetensors, and head.json that says what it stands on."""
+"""A trained head in a folder: its weights, and head.json that says what it stands on."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,8 @@ from alumnus.text_files import write_text
 __all__ = ["load_head", "save_head"]
 
 FORMAT = "alumnus-head/1"
-WEIGHTS, DESCRIPTION = "head.safetensors", "head.json"
+DESCRIPTION = "head.json"
+STANDS_ON = ("encoder", "encoder_sha256", "sha256")  # keys beside those of `HeadSpec`
 
 
 def save_head(
@@ -29,8 +30,9 @@ def save_head(
 
     `encoder` is the name of the one that it stands on; one that has learned lies beside it.
     """
-    weights = folder / WEIGHTS
-    KINDS[cast(Any, spec.kind)].save(head, weights)
+    kind = KINDS[cast(Any, spec.kind)]
+    weights = folder / kind.weights
+    kind.save(head, weights)
     path = Path(encoder).expanduser()
     description = {
         "format": FORMAT,
@@ -56,22 +58,22 @@ def load_head(
     """
     folder = Path(folder).expanduser()
     description = _describe(folder)
-    name = description.pop("encoder") or str(folder)
-    name = encoder or name
-    expected, stored = description.pop("encoder_sha256"), description.pop("sha256")
+    known, expected, stored = (description.pop(key) for key in STANDS_ON)
+    name = encoder or known or str(folder)
     spec = HeadSpec.from_dict(description)
     if spec.kind not in KINDS:
         raise unknown("head", spec.kind, KINDS)
-    if _sha256(folder / WEIGHTS) != stored:
-        raise ValueError(f"{folder / WEIGHTS} is damaged: it is not what was saved")
     kind = KINDS[cast(Any, spec.kind)]
+    weights = folder / kind.weights
+    if not weights.is_file() or _sha256(weights) != stored:
+        raise ValueError(f"{weights} is damaged: it is not what was saved")
     backbone = open_backbone(name, torch.device(device))
     if backbone.fingerprint() != expected:
         raise ValueError(
             f"the head in {str(folder)!r} was trained on an encoder with other weights than those "
             f"of {name!r} now; say where that one is: load_head(..., encoder=PATH)"
         )
-    model = kind.model(backbone, kind.load(folder / WEIGHTS), spec)
+    model = kind.model(backbone, kind.load(weights), spec)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -85,6 +87,9 @@ def _describe(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise ValueError(f"{str(path)!r} is no description of a head: its format is not {FORMAT}")
+    lacking = [key for key in STANDS_ON if key not in values]
+    if lacking:
+        raise ValueError(f"{str(path)!r} is damaged: it lacks {' and '.join(lacking)}")
     return values
 
 

@@ -28,8 +28,11 @@ class HeadSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "HeadSpec":
-        """The inverse of `dataclasses.asdict`, from JSON; an unknown key is a ValueError."""
+        """The inverse of `dataclasses.asdict`, from JSON; ValueError for a key too many or few."""
         known = list(cls.__dataclass_fields__)
+        lacking = [key for key in ("kind", "size_px") if key not in values]
+        if lacking:
+            raise ValueError(f"the description of a head lacks {' and '.join(lacking)}")
         for key in values:
             if key not in known:
                 raise unknown("head setting", key, known)
@@ -38,7 +41,7 @@ class HeadSpec:
 
 
 class HeadModel(nn.Module):
-    """Images to answers; one subclass for each kind of head says which.
+    """Images to answers; one subclass for each kind of head says which, by its `forward`.
 
     Images are ImageNet-normalised, of any size near that of `prepare`.
     """
@@ -55,10 +58,6 @@ class HeadModel(nn.Module):
 
     def prepare(self, picture: Image.Image) -> Tensor:  # [3, H, W]
         """A picture as the head has seen those that it was measured on."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Tensor:  # [B, 3, H, W]
-        """What the head says of images."""
         raise NotImplementedError
 
     def _whole_patches(self, images: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""The kinds of heads: a table with one row for each."""
+"""The kinds of heads: a table with one row for each.
+
+A kind has a course (its head, examples, loss and scores), a model for use, and files. Whatever all
+share, steps, checkpoints, the encoder and what lies in the folder of the result, is in `running`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,14 +29,17 @@ __all__ = ["KINDS", "HeadKind"]
 class HeadKind:
     """What `alumnus finetune` has to know of one."""
 
-    task: TaskKind  # that asks for the same labels
+    task: TaskKind  # that asks for the same labels, and is measured in the same unit
     score: str  # what the table calls its score
     metric: str  # the same in words
     details: tuple[str, ...] = ()  # of the score, that the table shows besides
-    batch_size: int = 16  # where none is given
+    batch_size: int = 16  # where none is given, and so on
+    lr: float = 3e-3
+    weight_decay: float = 1e-4  # of a head alone; with its encoder 0.05
     course: Callable[[FinetuneConfig, Backbone, TaskSpec, torch.device], Course[Any]]
     model: Callable[[Backbone, nn.Module, HeadSpec], HeadModel]
-    save: Callable[[Any, Path], None] = save_linear_head  # the weights of the course's head
+    weights: str = "head.safetensors"  # the file in the folder of the result
+    save: Callable[[Any, Path], None] = save_linear_head  # the course's head to that file
     load: Callable[[Path], nn.Module] = load_linear_head
 
 

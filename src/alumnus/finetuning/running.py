@@ -36,7 +36,8 @@ __all__ = ["SETTINGS", "FinetuneResult", "run_finetune"]
 log = logging.getLogger(__name__)
 
 SETTINGS = "finetune.yaml"  # in the folder of a result
-WEIGHT_DECAY, WEIGHT_DECAY_UNFROZEN = 1e-4, 0.05
+STARTED_ON = "encoder.sha256"  # there too: a hash of the weights at the start
+WEIGHT_DECAY_UNFROZEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,13 @@ def run_finetune(
         backbone = open_learner(config.encoder, device)
     else:
         backbone = open_backbone(config.encoder, device)
+    fingerprint = backbone.fingerprint()
+    if resume:
+        _check_same(folder.path / STARTED_ON, fingerprint, config.encoder)
     course = KINDS[config.head].course(config, backbone, task, device)
     with folder.held():
         folder.open(to_yaml(config), overwrite=overwrite)
+        write_atomically(folder.path / STARTED_ON, f"{fingerprint}\n")
         with folder.logged():
             tuning = _tuning(config, backbone, course, device)
             steps, loss = _train(config, tuning, folder, resume=resume, also=on_interval)
@@ -116,6 +121,15 @@ def _keep_apart(out: Path, encoder: str) -> None:
         )
 
 
+def _check_same(path: Path, fingerprint: str, encoder: str) -> None:
+    """ValueError where the run of a folder was started on an encoder of other weights."""
+    if path.is_file() and path.read_text().strip() != fingerprint:
+        raise ValueError(
+            f"the weights of {encoder!r} are not those that the run in {str(path.parent)!r} was "
+            "started on: bring these back, or start again with --overwrite"
+        )
+
+
 def _task(config: FinetuneConfig) -> TaskSpec:
     """The images, opened and looked at; ValueError where they have other labels or none."""
     kind = KINDS[config.head]
@@ -129,9 +143,10 @@ def _tuning(
     config: FinetuneConfig, backbone: Backbone, course: Course[Any], device: torch.device
 ) -> Tuning[Any]:
     """The head, an encoder that learns, and their optimiser."""
+    kind = KINDS[config.head]
     module = torch.nn.ModuleDict({"head": course.head})
-    rates = dict.fromkeys((name for name, _ in module.named_parameters()), config.lr)
-    weight_decay = WEIGHT_DECAY
+    rates = dict.fromkeys((name for name, _ in module.named_parameters()), config.lr or kind.lr)
+    weight_decay = kind.weight_decay
     if isinstance(backbone, Learner):
         module["encoder"] = backbone.network
         of_encoder = layer_rates(backbone.network, rate=config.encoder_lr, decay=config.layer_decay)
@@ -139,7 +154,7 @@ def _tuning(
         weight_decay = WEIGHT_DECAY_UNFROZEN
     if config.weight_decay is not None:
         weight_decay = config.weight_decay
-    batch_size = config.batch_size or KINDS[config.head].batch_size
+    batch_size = config.batch_size or kind.batch_size
     steps = config.steps or total_steps(
         config.epochs or EPOCHS, images=course.examples, batch=batch_size
     )

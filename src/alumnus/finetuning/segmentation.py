@@ -23,7 +23,13 @@ from alumnus.evaluation.tasks import TaskSpec
 from alumnus.finetune_config import FinetuneConfig
 from alumnus.finetuning.backbone import Backbone
 from alumnus.finetuning.course import Finding
-from alumnus.finetuning.dense import ENCODED, DenseHeadModel, dense_course, dense_features
+from alumnus.finetuning.dense import (
+    ENCODED,
+    DenseHeadModel,
+    dense_course,
+    dense_features,
+    split_images,
+)
 from alumnus.finetuning.head_model import HeadSpec
 from alumnus.finetuning.maps import MapCourse, training_record
 from alumnus.hardware import choose_workers
@@ -52,6 +58,7 @@ def segmentation_course(
     known, tested = (census(source, num_workers=workers) for source in (task.train, task.test))
     names = names_of(task.train, "mask")
     classes = count_classes(known, tested, names)
+    learned, held_out = split_images(LabelledSource(task.train, known.indices))
 
     def measure(head: LinearHead) -> Finding:
         score = score_head(
@@ -65,7 +72,7 @@ def segmentation_course(
         )
         constant = constant_masks(known, tested, classes=classes)
         return Finding(
-            record=task_record(task, known.indices, tested.indices, training_record(config)),
+            record=task_record(task, learned.indices, tested.indices, training_record(config)),
             score=TaskScore(value=score.miou, details=mask_details(score, task)),
             constant=TaskScore(value=constant.miou, details=mask_details(constant, task)),
         )
@@ -73,7 +80,8 @@ def segmentation_course(
     return dense_course(
         config,
         dense,
-        LabelledSource(task.train, known.indices),
+        learned,
+        held_out,
         spec=HeadSpec(
             kind="segmentation",
             size_px=dense.window,
