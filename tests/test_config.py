@@ -88,6 +88,14 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
         load_config("foldr")
 
 
+@pytest.mark.parametrize("circle", [["a"], ["a", "b"]], ids=["itself", "in a circle"])
+def test_a_recipe_that_extends_itself_is_refused(circle: list[str], tmp_path: Path) -> None:
+    for name, other in zip(circle, [*circle[1:], circle[0]], strict=True):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {other}.yaml\nout: runs/{name}\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml' extends itself$"):
+        load_config(tmp_path / "a.yaml")
+
+
 def test_commas_inside_braces_separate_no_sources(recipe: Path) -> None:
     config = load_config(recipe, ["data.train=here/{a,b}-{00..09}.tar,photos"])
     assert [source.path for source in config.data.train] == ["here/{a,b}-{00..09}.tar", "photos"]

@@ -115,6 +115,16 @@ def test_sizes_that_cannot_be_are_refused(words: list[str], sentence: str, photo
         load_config(photos.parent / "toy.yaml", words)
 
 
+def test_the_size_of_held_out_images_is_looked_at_too(photos: Path) -> None:
+    words = [f"data.train={photos}", "student={model: 'python:toys:convolution'}"]
+    out = photos.parent / "run"
+    with pytest.raises(ValueError, match="20x20 px do not divide into the student's patches"):
+        api.distill(
+            photos.parent / "toy.yaml", *words, "data.sizes=[16,32]", "data.size=20", f"out={out}"
+        )
+    assert not out.exists()
+
+
 def test_a_grid_that_is_impossible_at_one_of_the_sizes_is_refused(photos: Path) -> None:
     words = [
         f"data.train={photos}",

@@ -21,6 +21,8 @@ from alumnus.config import ConfigError
 from alumnus.data import open_source
 from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.evaluation.suite import CONSTANT
+from alumnus.finetuning import backbone
+from alumnus.finetuning.backbone import open_backbone, open_learner
 from alumnus.finetuning.layer_rates import layer_rates
 from alumnus.runs import load_terms, save_encoder
 from alumnus.teachers import Teacher, Traits, as_encoder, load_teacher
@@ -548,6 +550,18 @@ def test_a_teacher_as_a_saved_encoder_sees_what_it_saw(
     for kind in expected.types:
         # other memory layout of the convolutions; measured 3e-6
         assert torch.allclose(expected.of(kind), found.of(kind), atol=1e-4)
+
+
+@pytest.mark.parametrize("input_size", [64, 128, None])
+def test_an_encoder_has_the_same_default_size_frozen_or_not(
+    input_size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = load_teacher("miniworld-objects")
+    teacher.input_size = input_size
+    monkeypatch.setattr(backbone, "load_teacher", lambda _: teacher)
+    for name in ("a-teacher", str(write_encoder(tmp_path / "encoder"))):
+        opened = [open_(name, torch.device("cpu")) for open_ in (open_backbone, open_learner)]
+        assert opened[0].model.size_px == opened[1].model.size_px
 
 
 def test_teachers_that_cannot_be_trained_say_so(colours: Path, tmp_path: Path) -> None:

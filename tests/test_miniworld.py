@@ -2,7 +2,6 @@
 
 import hashlib
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,15 +41,6 @@ PINNED = {
     2: (40, [171, 128, 116, 145, 129, 76, 94, 127, 122, 93, 115, 123, 130, 121, 126, 126]),
     3: (14, [154, 172, 157, 138, 169, 137, 156, 153, 168, 98, 97, 149, 188, 170, 150, 177]),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of these tests' own, rendered once for all of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("ALUMNUS_CACHE", str(folder))
-        yield folder
 
 
 def points(count: int, *, spread: float = 1.5) -> Vec:

@@ -5,7 +5,6 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,11 +61,6 @@ def scenes() -> list[tuple[Furnished, Camera]]:
             cameras = draw_cameras(rng, scene, 0.5)
         drawn.append((scene, cameras[1]))
     return drawn
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path))
 
 
 def in_world(view: RoomView) -> NDArray[np.float64]:  # [H, W, 3]

@@ -1,6 +1,7 @@
 """ONNX networks as teachers: any tensor, either layout, any format of features."""
 
 import pickle
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from alumnus.finetuning.backbone import open_backbone
 from alumnus.images import renormalise
 from alumnus.teachers import UnavailableError, exported, load_teacher
 
@@ -116,6 +118,24 @@ def test_an_onnx_teacher_travels_to_other_processes(tmp_path: Path) -> None:
     images = torch.randn(3, 3, 16, 16)
     assert torch.equal(copy(images).of("patch"), teacher(images).of("patch"))
     assert copy.fingerprint() == teacher.fingerprint()
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inside", "beside"])
+def test_a_head_tells_a_networks_weights_apart_wherever_they_are(
+    external: bool, tmp_path: Path
+) -> None:
+    def fingerprint(folder: Path) -> str:
+        return open_backbone(f"onnx:{folder}/tiny.onnx#map", torch.device("cpu")).fingerprint()
+
+    ours, copy = tmp_path / "ours", tmp_path / "copy"
+    ours.mkdir()
+    write(ours / "tiny.onnx", external=external)
+    shutil.copytree(ours, copy)
+    assert fingerprint(ours) == fingerprint(copy)
+    for path in copy.iterdir():
+        old, new = (weights.numpy().tobytes() for weights in (WEIGHTS, 2 * WEIGHTS))
+        path.write_bytes(path.read_bytes().replace(old, new))
+    assert fingerprint(ours) != fingerprint(copy)
 
 
 @pytest.mark.parametrize(

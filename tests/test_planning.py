@@ -9,6 +9,7 @@ import toys
 from alumnus import api, costs
 from alumnus.distill import Distillation
 from alumnus.encoders import EncoderSpec, build_encoder
+from alumnus.plans import Plan
 from alumnus.runs import load
 
 WORDS = ("data.train=photos", "train.precision=fp32", "out=run")
@@ -74,6 +75,21 @@ def test_features_that_are_there_cost_no_time(place: Path) -> None:
     plan = api.plan("toy.yaml", *CACHED)
     assert plan.time is not None
     assert plan.time.cache_s == 0
+
+
+def test_of_sizes_drawn_at_random_operations_are_the_mean_and_memory_is_of_the_largest(
+    place: Path,
+) -> None:
+    def plan(*words: str) -> Plan:
+        return api.plan("toy.yaml", *WORDS, *words, measure=False)
+
+    small, large = plan("data.size=16"), plan("data.size=48")
+    drawn = plan("data.sizes=[16,48,48]", "data.size=32")
+    for low, high, found in zip(small.parts, large.parts, drawn.parts, strict=True):
+        assert (found.role, found.name) == (low.role, low.name)
+        assert (low.flops, high.flops, found.flops) != (None, None, None)
+        assert found.flops == pytest.approx(((low.flops or 0) + 2 * (high.flops or 0)) / 3, abs=1)
+    assert small.memory.activations < drawn.memory.activations == large.memory.activations
 
 
 def test_operations_of_a_vit_are_those_of_its_formula() -> None:

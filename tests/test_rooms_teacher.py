@@ -1,6 +1,5 @@
 """The two-view teacher of rooms: its batches are true to the geometry, its training resumes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +32,6 @@ from alumnus.miniworld.score_rooms import (
 )
 from alumnus.miniworld.train_rooms import HEAD, RoomSettings, draw_batch, start_alike, train
 from alumnus.runs import load_encoder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ALUMNUS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@
 import resource
 import shutil
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from alumnus import assembly, auto, costs, licences
 from alumnus.config import RunConfig
@@ -16,6 +18,7 @@ from alumnus.pace import measure_time
 from alumnus.plans import Disk, Memory, Part, Plan
 from alumnus.student import Student
 from alumnus.teachers import FeatureCache, Teacher, TeacherPool
+from alumnus.tokens import EncoderOutput
 
 __all__ = ["make_plan"]
 
@@ -52,23 +55,40 @@ def make_plan(config: RunConfig, device: torch.device, *, measure: bool = True) 
 
 
 def _parts(config: RunConfig, student: Student, pool: TeacherPool) -> tuple[Part, ...]:
-    side, teacher_side = config.data.size, config.data.teacher_size or config.data.size
-    image = torch.zeros(1, config.student.in_channels, side, side)
-    student.eval()
-    encoder = costs.flops(lambda x: student.encoder(x, blocks=student.blocks), image)
-    output = student.encoder(image, blocks=student.blocks)
-    parts = [Part("encoder", config.student.model, costs.parameters(student.encoder), encoder)]
+    """The networks, with their operations for an image: the mean over the sizes of the steps."""
+    drawn = Counter(config.data.sizes or [config.data.size])
+    images = {side: torch.zeros(1, config.student.in_channels, side, side) for side in drawn}
+    encode = partial(student.eval().encoder, blocks=student.blocks)
+    with torch.no_grad():
+        outputs = {side: encode(image) for side, image in images.items()}
+
+    def flops(network: Callable[[Tensor], object]) -> int:
+        counted = sum(costs.flops(network, images[side]) * n for side, n in drawn.items())
+        return round(counted / drawn.total())
+
+    encoder = costs.parameters(student.encoder)
+    parts = [Part("encoder", config.student.model, encoder, flops(encode))]
     sides = {f"{name} (side)": side for name, side in student.sides.items()}
     for name, projector in [*student.projectors.items(), *sides.items()]:
-        flops = costs.flops(lambda _, project=projector: project(output), image)  # type: ignore[misc]
-        parts.append(Part("projector", name, costs.parameters(projector), flops))
+        operations = flops(partial(_projected, projector, outputs))
+        parts.append(Part("projector", name, costs.parameters(projector), operations))
     for name, teacher in pool.teachers.items():
-        alone = partial(pool.subset([name]).probe, (side, side), (teacher_side, teacher_side))
+        look = partial(_taught, pool.subset([name]), config.data.teacher_size)
         on_host = teacher.runs_on == "host"
-        flops_or_none = None if on_host else costs.flops(lambda _, look=alone: look(), image)  # type: ignore[misc]
-        weights = costs.parameters(teacher)
-        parts.append(Part("teacher", name, weights, flops_or_none, teacher.licence))
+        weights, counted = costs.parameters(teacher), None if on_host else flops(look)
+        parts.append(Part("teacher", name, weights, counted, teacher.licence))
     return tuple(parts)
+
+
+def _projected(projector: nn.Module, outputs: Mapping[int, EncoderOutput], image: Tensor) -> object:
+    """What a projector makes of the encoder's output for an image of this size."""
+    return projector(outputs[image.shape[-1]])
+
+
+def _taught(pool: TeacherPool, teacher_side: int | None, image: Tensor) -> object:
+    """What the teachers of a pool say to an image of this size."""
+    height, width = image.shape[-2:]
+    return pool.probe((height, width), (teacher_side, teacher_side) if teacher_side else None)
 
 
 def _memory(

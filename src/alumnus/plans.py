@@ -19,7 +19,7 @@ class Part:
     role: str  # encoder, projector, teacher
     name: str
     parameters: int
-    flops: int | None  # of a forward pass of one image; None: it runs outside torch
+    flops: int | None  # of an image forward, mean over data.sizes; None: outside torch
     licence: str | None = None  # of a teacher, as stated
 
 

@@ -26,6 +26,7 @@ from alumnus.tokens import Tokens, TokenType
 __all__ = ["ExportedNetwork", "Floats", "Interpreter", "Open", "exported_traits"]
 
 Floats = NDArray[np.float32]
+HASHED_BYTES = 1 << 20  # at once
 ANY_SIZE_PX = 224  # at which a network that takes any size is looked at
 
 
@@ -33,6 +34,7 @@ class Interpreter(Protocol):
     """One exported network, opened, on one core."""
 
     input_size: int | None  # px, the side of the squares that it takes; None: any size
+    beside: tuple[Path, ...]  # files with weights that its own names
 
     def __call__(self, pixels: Floats) -> Floats:
         """The wanted tensor of one image [3, H, W], in the network's statistics."""
@@ -54,7 +56,7 @@ class ExportedNetwork(nn.Module):
         self._idle: SimpleQueue[Interpreter] = SimpleQueue()
         self._process = os.getpid()
         first = self._interpreter()
-        self.input_size = first.input_size
+        self.input_size, self.beside = first.input_size, first.beside
         side = first.input_size or ANY_SIZE_PX
         seen = first(np.zeros((3, side, side), np.float32))
         self.dim, self.patch_size = int(seen.shape[-1]), side
@@ -88,9 +90,13 @@ class ExportedNetwork(nn.Module):
         return self._tokens(stacked.to(images.device), *images.shape[-2:])
 
     def fingerprint(self) -> str:
-        """Hash of the file, with the tensor that is read."""
-        with self.file.open("rb") as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}#{self.tensor}"
+        """Hash of the file and of those beside it, with the tensor that is read."""
+        digest = hashlib.sha256()
+        for path in (self.file, *self.beside):
+            with path.open("rb") as file:
+                while part := file.read(HASHED_BYTES):
+                    digest.update(part)
+        return f"{digest.hexdigest()}#{self.tensor}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_idle"}

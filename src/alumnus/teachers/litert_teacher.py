@@ -72,6 +72,7 @@ class LitertInterpreter:
                 "teacher needs squares in RGB"
             )
         self.input_size: int | None = height
+        self.beside: tuple[Path, ...] = ()
 
     def __call__(self, pixels: Floats) -> Floats:  # [3, H, W]
         self.inner.set_tensor(self.image, np.ascontiguousarray(pixels.transpose(1, 2, 0))[None])

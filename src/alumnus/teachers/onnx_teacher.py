@@ -61,6 +61,7 @@ class OnnxInterpreter:
                 "in RGB, or any size"
             )
         self.input_size: int | None = height
+        self.beside = tuple(file.absolute().parent / name for name in _named_files(model, onnx))
         self.map_last = self._looks_channels_last()
 
     def __call__(self, pixels: Floats) -> Floats:  # [3, H, W]
@@ -97,6 +98,13 @@ def _keep_only(graph: Any, tensor: str, file: Path, onnx: Any) -> None:
             needed |= set(node.input) | _named_inside(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
+
+
+def _named_files(model: Any, onnx: Any) -> list[str]:
+    """Files with weights that the network names, each once, sorted."""
+    helper = onnx.external_data_helper
+    outside = [w for w in model.graph.initializer if helper.uses_external_data(w)]
+    return sorted({helper.ExternalDataInfo(weights).location for weights in outside})
 
 
 def _named_inside(node: Any) -> set[str]:
