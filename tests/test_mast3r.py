@@ -23,21 +23,22 @@ from alumnus.heads.two_view import (
     load_dune_mast3r,
     load_mast3r,
     load_mast3r_encoder,
-    load_two_view,
     predict_mixed,
     prepare_photo,
-    save_two_view,
+    save_two_view_head,
 )
 from alumnus.heads.two_view.dpt import DPTHead
 from alumnus.heads.two_view.predictions import points_of
 from alumnus.heads.two_view.released import HALF, Released, build_dune_mast3r, build_mast3r
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
-from alumnus.runs import load_encoder, save_encoder
+from alumnus.runs import save_encoder
+from alumnus.scenes import load_two_view
 from alumnus.strict import fill
 from alumnus.teachers import TEACHERS, TeacherPool, load_teacher
 from alumnus.teachers.base import Teacher, Traits, match_images
-from golden_files import ROOT, sub, threed
+from golden_files import sub, threed
 from procedural import compare_procedural, procedural, procedural_images, procedural_state
+from two_view_files import dune_mast3r_file, mast3r_file
 
 MANIFESTS = Path(__file__).parent / "golden" / "manifests" / "two_view"
 TOKENS, POINTS, MAPS = 5e-5, 2e-4, 1e-4  # the fixtures' own tolerances
@@ -139,29 +140,6 @@ def test_the_dpt_head_equals_the_published_one() -> None:
         close(1 + raw[:, 3].exp(), data[f"out/{case}/conf"], MAPS)
 
 
-def mast3r_file(folder: Path) -> Path:
-    """A `.pth` in the released format with the fixture's weights."""
-    state: dict[str, Tensor] = {}
-    for path in sorted((ROOT / "threed").glob("b_mast3r_weights_*.safetensors")):
-        tensors, settings = threed(path.stem)
-        state |= sub(tensors, "w/")
-    call = (
-        f"AsymmetricMASt3R(pos_embed='{settings['rope']}', patch_embed_cls='ManyAR_PatchEmbed', "
-        f"head_type='catmlp+dpt', output_mode='{settings['output_mode']}', "
-        f"depth_mode={_mode(settings['depth_mode'])}, conf_mode={_mode(settings['conf_mode'])}, "
-        f"enc_num_heads={settings['enc']['heads']}, dec_num_heads={settings['dec']['heads']}, "
-        f"two_confs={settings['two_confs']}, desc_conf_mode={_mode(settings['desc_conf_mode'])})"
-    )
-    file = folder / "mast3r.pth"
-    torch.save({"model": state, "args": argparse.Namespace(model=call), "epoch": 3}, file)
-    return file
-
-
-def _mode(mode: list[Any]) -> str:
-    kind, low, high = mode
-    return f"({kind!r}, {low}, {high})"
-
-
 @pytest.fixture(scope="module")
 def mast3r(tmp_path_factory: pytest.TempPathFactory) -> TwoViewNetwork:
     return load_mast3r(mast3r_file(tmp_path_factory.mktemp("mast3r")))
@@ -169,19 +147,7 @@ def mast3r(tmp_path_factory: pytest.TempPathFactory) -> TwoViewNetwork:
 
 @pytest.fixture(scope="module")
 def dune_mast3r(tmp_path_factory: pytest.TempPathFactory) -> TwoViewNetwork:
-    state: dict[str, Tensor] = {}
-    for path in sorted((ROOT / "threed").glob("c_dunemast3r_weights_*.safetensors")):
-        tensors, settings = threed(path.stem)
-        state |= sub(tensors, "w/")
-    backbone = encoder_from_reference(sub(state, "dune_backbone."))
-    spec = infer_encoder_spec(backbone, num_heads=settings["encoder"]["heads"])
-    encoder = fill(ViT(spec), backbone, what="the fixture")
-    file = tmp_path_factory.mktemp("dune_mast3r") / "dunemast3r.pth"
-    released = {k: v for k, v in state.items() if not k.startswith("dune_backbone.")}
-    name = "dune_vitbase_14_448_paper_encoder"
-    call = settings["mast3r_model_str"]
-    torch.save({"model": released, "dune_backbone_name": name, "mast3r_model_str": call}, file)
-    return load_dune_mast3r(file, encoder)
+    return load_dune_mast3r(*dune_mast3r_file(tmp_path_factory.mktemp("dune_mast3r")))
 
 
 def compare(ours: tuple[ViewPrediction, ViewPrediction], case: dict[str, Tensor]) -> None:
@@ -365,8 +331,9 @@ def test_the_official_mast3r_file_would_load_strictly(tmp_path: Path) -> None:
     unused = [n for n in names if n == "mask_token" or "refinenet4.resConfUnit1" in n]
     expected = len(names) - stored_twice(names) - len(unused)
     assert len(network.state_dict()) == expected
-    assert network.head.spec == TwoViewSpec(encoder_dim=network.encoder.dim, patch_size=16)
-    assert not network.squares
+    assert network.head.spec == TwoViewSpec(
+        encoder_dim=network.encoder.dim, patch_size=16, squares=False
+    )
     teacher = load_teacher("mast3r-vitl16", weights=str(file))
     assert teacher.dim == network.encoder.dim == teacher.network.dim
     assert (teacher.token_types, teacher.patch_size) == (("patch",), network.encoder.patch_size)
@@ -386,7 +353,7 @@ def test_the_official_dune_mast3r_files_would_load_strictly(
     unused += [n for n in names if "refinenet4.resConfUnit1" in n]
     assert len(network.head.state_dict()) == len(names) - stored_twice(names) - len(unused)
     assert network.head.spec.bridge
-    assert network.squares
+    assert network.head.spec.squares
 
 
 def test_a_repository_of_hugging_face_stores_shared_tensors_once(
@@ -409,26 +376,24 @@ def test_a_repository_of_hugging_face_stores_shared_tensors_once(
         load_mast3r(tmp_path / "model.safetensors")
 
 
-def test_encoder_and_head_are_saved_beside_each_other_and_load_again(
-    mast3r: TwoViewNetwork, tmp_path: Path
+def test_a_network_saved_in_two_files_is_the_same_again(
+    mast3r: TwoViewNetwork, dune_mast3r: TwoViewNetwork, tmp_path: Path
 ) -> None:
-    spec = EncoderSpec(
-        model="croco",
-        dim=mast3r.encoder.dim,
-        depth=mast3r.encoder.depth,
-        num_heads=mast3r.encoder.num_heads,
-        patch_size=mast3r.encoder.patch_size,
-    )
-    save_encoder(tmp_path, mast3r.encoder, spec)
-    save_two_view(tmp_path, mast3r.head)
-    again = TwoViewNetwork(
-        load_encoder(tmp_path), load_two_view(tmp_path), mean=mast3r.mean, std=mast3r.std
-    )
-    images = torch.randn(2, 1, 3, 32, 48).unbind()
-    with torch.no_grad():
-        for ours, theirs in zip(again(*images), mast3r(*images), strict=True):
-            for a, b in zip(ours, theirs, strict=True):
-                close(a, b, POINTS)
+    """Its images' statistics and how it prepares photographs, too."""
+    square = Image.effect_noise((90, 90), 60).convert("RGB")
+    for number, network in enumerate((mast3r, dune_mast3r)):
+        encoder: Any = network.encoder
+        save_encoder(tmp_path / str(number), encoder, encoder.spec)
+        save_two_view_head(tmp_path / str(number), network.head)
+        again = load_two_view(tmp_path / str(number))
+        seen = network.prepare(square).images
+        assert torch.equal(again.prepare(square).images, seen)
+        size = 4 * network.head.spec.patch_size
+        images = seen[..., :size, :size], seen[..., -size:, :size]
+        with torch.no_grad():
+            for ours, theirs in zip(again(*images), network(*images), strict=True):
+                for a, b in zip(ours, theirs, strict=True):
+                    close(a, b, POINTS)
 
 
 def test_both_ways_equals_two_calls(mast3r: TwoViewNetwork) -> None:

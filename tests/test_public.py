@@ -32,6 +32,7 @@ PUBLIC = [
     "get",
     "load",
     "load_head",
+    "load_two_view",
     "plan",
     "replay",
     "show_config",

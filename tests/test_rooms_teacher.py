@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alumnus.encoders import build_encoder
-from alumnus.heads.two_view import TwoViewHead, load_two_view
+from alumnus.heads.two_view import TwoViewHead, load_two_view_head
 from alumnus.miniworld import MiniworldSource, teacher_folder, train_rooms
 from alumnus.miniworld.fit import SPEC
 from alumnus.miniworld.room_pairs import (
@@ -135,7 +135,7 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", settings, save_every=1)
     assert train(tmp_path / "parts", settings, save_every=1) == whole
-    for load in (load_encoder, load_two_view):
+    for load in (load_encoder, load_two_view_head):
         one, other = (load(tmp_path / name).state_dict() for name in ("whole", "parts"))
         assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -16,8 +16,8 @@ from alumnus.heads.two_view import (
     TwoViewHead,
     TwoViewSpec,
     ViewPrediction,
-    load_two_view,
-    save_two_view,
+    load_two_view_head,
+    save_two_view_head,
 )
 from alumnus.heads.two_view.predictions import PointScale, confidence, points_of
 from alumnus.heads.two_view.view_heads import patches_to_pixels
@@ -191,15 +191,15 @@ def predicted(head: TwoViewHead) -> ViewPrediction:
 )
 def test_a_saved_head_predicts_the_same(spec: TwoViewSpec, tmp_path: Path) -> None:
     head = TwoViewHead(spec).eval()
-    save_two_view(tmp_path, head, {"why": "test"})
+    save_two_view_head(tmp_path, head, {"why": "test"})
     for place in (tmp_path, tmp_path / "two_view.safetensors"):
-        loaded = load_two_view(place)
+        loaded = load_two_view_head(place)
         assert loaded.spec == spec
         assert not loaded.training
         for ours, theirs in zip(predicted(loaded), predicted(head), strict=True):
             assert torch.equal(ours, theirs)
-    save_two_view(tmp_path, head.half())
-    assert next(load_two_view(tmp_path).parameters()).dtype == torch.float32
+    save_two_view_head(tmp_path, head.half())
+    assert next(load_two_view_head(tmp_path).parameters()).dtype == torch.float32
 
 
 def test_it_stands_on_any_encoder() -> None:
@@ -222,4 +222,4 @@ def test_what_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="choose a multiple of 4"):
         rotation(grid_positions((2, 2)), 6)
     with pytest.raises(ValueError, match="there is no two-view head at"):
-        load_two_view(tmp_path)
+        load_two_view_head(tmp_path)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from alumnus.finetuning import HeadModel, load_head
     from alumnus.plans import Plan
     from alumnus.runs import LoadedStudent, load
+    from alumnus.scenes import load_two_view
     from alumnus.tokens import EncoderOutput, Tokens
 
 __version__ = "0.1.0"
@@ -60,6 +61,7 @@ __all__ = [
     "get",
     "load",
     "load_head",
+    "load_two_view",
     "plan",
     "replay",
     "show_config",
@@ -76,6 +78,7 @@ _HOME = {
     "Plan": "plans",
     "load": "runs",
     "load_head": "finetuning",
+    "load_two_view": "scenes",
 }
 
 

@@ -15,13 +15,17 @@ from alumnus.encoders.attention import RotaryAttention
 from alumnus.encoders.base import Encoder, check_blocks, check_images
 from alumnus.encoders.rope import Rotation, grid_positions, rotation
 from alumnus.encoders.spec import EncoderSpec
+from alumnus.images import renormalise
 from alumnus.tokens import EncoderOutput, Grid, Tokens
 
 __all__ = ["CrocoEncoder", "croco_from_released", "infer_croco_spec", "xavier"]
 
 MLP_RATIO = 4
 IMAGE_SIZE = 512  # px, long side of the released MASt3R; the tensors do not tell
-ITS_OWN = ("model", "image_size", "patch_size", "dim", "depth", "num_heads", "norm_eps")
+ITS_OWN = (
+    *("model", "image_size", "patch_size", "dim", "depth", "num_heads", "norm_eps"),
+    *("mean", "std"),
+)
 
 
 class CrocoBlock(nn.Module):
@@ -49,6 +53,7 @@ class CrocoEncoder(Encoder):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         _check(spec)
+        self.spec = spec
         dim, depth, num_heads = spec.vit_size
         self.dim, self.block_dims, self.num_heads = dim, (dim,) * depth, num_heads
         self.patch_size, self.image_size, self.in_channels = spec.patch_size, spec.image_size, 3
@@ -69,6 +74,7 @@ class CrocoEncoder(Encoder):
         """Encode images [B, 3, H, W], both sides multiples of the patch size."""
         check_images(images, in_channels=self.in_channels, patch_size=self.patch_size)
         check_blocks(blocks, self.depth)
+        images = renormalise(images, mean=self.spec.mean, std=self.spec.std)
         embedded = Tokens.from_map(self.patch_embed["proj"](images))
         x, grid = embedded.of("patch"), embedded.grid
         assert grid is not None, "tokens of a map have its grid"

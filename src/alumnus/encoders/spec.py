@@ -36,7 +36,7 @@ class EncoderSpec:
     `model` is one of VIT_SIZES, "vit" or "croco" (then `dim`, `depth`, `num_heads` are given),
     "timm:NAME" or "python:module:factory". For "timm:" and "python:" only `image_size`,
     `in_channels`, `drop_path`, `pretrained` and `options` apply: the rest describes our ViT, of
-    which "croco" (see `CrocoEncoder`) has sizes and `norm_eps` alone.
+    which "croco" (see `CrocoEncoder`) has sizes, `norm_eps`, `mean` and `std` alone.
     """
 
     model: str = "vit_base"
@@ -68,7 +68,7 @@ class EncoderSpec:
     activation: Literal["gelu", "quickgelu"] = "gelu"  # of the MLP; CLIP's is x sigmoid(1.702 x)
     norm_eps: float = 1e-6  # of the LayerNorms, except those of qk_norm
 
-    mean: tuple[float, ...] = IMAGENET_MEAN  # of the images that its weights see, ViT and timm:
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of the images that its weights see, not python:
     std: tuple[float, ...] = IMAGENET_STD  # those it is given are ImageNet-normalised in any case
 
     @property

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alumnus.encoders import Encoder, build_encoder
-from alumnus.heads.two_view import TwoViewHead, ViewPrediction, load_two_view
+from alumnus.heads.two_view import TwoViewHead, ViewPrediction, load_two_view_head
 from alumnus.miniworld import DOMAINS, MiniworldSource, teacher_folder
 from alumnus.miniworld.fit import SPEC, in_words, normalised
 from alumnus.miniworld.room_pairs import RoomPairs, load_pairs, truth_of
@@ -55,7 +55,7 @@ def network_views(encoder: Encoder, head: TwoViewHead) -> Views:
 
 def shipped_views(folder: Path) -> Views:
     """The network of a folder."""
-    return network_views(load_encoder(folder), load_two_view(folder))
+    return network_views(load_encoder(folder), load_two_view_head(folder))
 
 
 def same_place(pairs: RoomPairs) -> Views:

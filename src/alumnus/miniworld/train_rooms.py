@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder, build_encoder
-from alumnus.heads.two_view import TwoViewHead, TwoViewSpec, save_two_view
+from alumnus.heads.two_view import TwoViewHead, TwoViewSpec, save_two_view_head
 from alumnus.heads.two_view.losses import PointLoss, TwoViews, confidence_loss, pixel_losses
 from alumnus.heads.two_view.match_losses import (
     confident_match_loss,
@@ -202,7 +202,7 @@ def train(out: Path, settings: RoomSettings, *, save_every: int = 500) -> dict[s
     )
     info = {"settings": asdict(settings)}
     save_encoder(out, encoder.half(), SPEC, info)
-    save_two_view(out, head.half(), info)
+    save_two_view_head(out, head.half(), info)
     encoder.float(), head.float()  # of the rounded weights
     scores = score()
     keep_scores(out, scores)

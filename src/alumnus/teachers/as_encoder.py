@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from alumnus.encoders import Encoder, EncoderSpec, ViT, build_encoder
+from alumnus.encoders import CrocoEncoder, Encoder, EncoderSpec, ViT, build_encoder
 from alumnus.strict import fill
 from alumnus.teachers.base import Teacher
 from alumnus.teachers.timm_teacher import TimmNetwork
@@ -14,12 +14,14 @@ __all__ = ["as_encoder"]
 def as_encoder(teacher: Teacher) -> tuple[Encoder, EncoderSpec]:
     """A copy of its network that takes ImageNet-normalised images, and what describes it.
 
-    ValueError, one sentence, for a network that is neither our ViT nor timm's.
+    ValueError, one sentence, for a network that is none of ours and not timm's.
     """
     network = teacher.network
     if isinstance(network, ViT):
         spec = replace(network.spec, pos_interp=network.pos_interp, pretrained=False)
         state = network.state_dict()
+    elif isinstance(network, CrocoEncoder):
+        spec, state = network.spec, network.state_dict()
     elif isinstance(network, TimmNetwork):
         model: Any = network.model
         spec = EncoderSpec(

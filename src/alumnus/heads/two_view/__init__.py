@@ -1,6 +1,6 @@
 """Two views of a scene: points of both in one frame, confidences, descriptors to match."""
 
-from alumnus.heads.two_view.files import load_two_view, save_two_view
+from alumnus.heads.two_view.files import load_two_view_head, save_two_view_head
 from alumnus.heads.two_view.head import TwoViewHead
 from alumnus.heads.two_view.matching import (
     PixelMatches,
@@ -30,11 +30,11 @@ __all__ = [
     "load_dune_mast3r",
     "load_mast3r",
     "load_mast3r_encoder",
-    "load_two_view",
+    "load_two_view_head",
     "matches_both_ways",
     "mutual_matches",
     "predict_mixed",
     "prepare_photo",
-    "save_two_view",
+    "save_two_view_head",
     "within_border",
 ]

@@ -8,19 +8,19 @@ from alumnus.heads.files import load_described_head, save_described_head
 from alumnus.heads.two_view.head import TwoViewHead
 from alumnus.heads.two_view.spec import TwoViewSpec
 
-__all__ = ["load_two_view", "save_two_view"]
+__all__ = ["load_two_view_head", "save_two_view_head"]
 
 STEM = "two_view"
 
 
-def save_two_view(
+def save_two_view_head(
     folder: str | Path, head: TwoViewHead, extra: Mapping[str, Any] | None = None
 ) -> None:
     """Write two_view.safetensors and two_view.json; `extra` goes into the JSON as "info"."""
     save_described_head(folder, STEM, head, extra)
 
 
-def load_two_view(path: str | Path) -> TwoViewHead:
+def load_two_view_head(path: str | Path) -> TwoViewHead:
     """The head of a folder or of its .safetensors file; see `load_described_head`."""
 
     def build(values: Mapping[str, Any]) -> TwoViewHead:

@@ -3,7 +3,6 @@
 Axes: B pairs, H W pixels of view 1, H' W' of view 2.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ from alumnus.encoders import Encoder
 from alumnus.heads.two_view.head import TwoViewHead
 from alumnus.heads.two_view.photos import Photo, prepare_photo
 from alumnus.heads.two_view.predictions import ViewPrediction
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD, renormalise
 from alumnus.tokens import Tokens
 
 __all__ = ["TwoViewNetwork"]
@@ -25,23 +23,14 @@ Pair = tuple[ViewPrediction, ViewPrediction]
 class TwoViewNetwork(nn.Module):
     """Points of two images in the frame of the first one, confidences and descriptors.
 
-    Images come ImageNet-normalised, as everywhere in alumnus; the network brings them to its own
-    statistics. The head sees the encoder's final tokens, or with a bridge those before the
-    encoder's final norm. ValueError for a head of another encoder.
+    Images come ImageNet-normalised, as everywhere in alumnus; an encoder with other statistics
+    brings them to its own. The head sees the encoder's final tokens, or with a bridge those before
+    the encoder's final norm. ValueError for a head of another encoder.
 
     Source: MASt3R (arXiv 2406.09756); with a bridge DUNE (arXiv 2503.14405).
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        head: TwoViewHead,
-        *,
-        mean: Sequence[float] = IMAGENET_MEAN,  # of the encoder's images, RGB in [0, 1]
-        std: Sequence[float] = IMAGENET_STD,
-        image_size: int | None = None,  # px, the long side of photographs; None: the encoder's
-        squares: bool = True,  # whether it takes square photographs, else these are cut to 4:3
-    ) -> None:
+    def __init__(self, encoder: Encoder, head: TwoViewHead) -> None:
         super().__init__()
         if (encoder.dim, encoder.patch_size) != (head.spec.encoder_dim, head.spec.patch_size):
             raise ValueError(
@@ -49,8 +38,7 @@ class TwoViewNetwork(nn.Module):
                 f"of {head.spec.patch_size} px, not {encoder.dim} and {encoder.patch_size} px"
             )
         self.encoder, self.head = encoder, head
-        self.mean, self.std = tuple(mean), tuple(std)
-        self.image_size, self.squares = image_size or encoder.image_size, squares
+        self.image_size = head.spec.image_size or encoder.image_size
 
     def prepare(self, photo: str | Path | Image.Image) -> Photo:
         """A photograph at the size that the network looks at; see `prepare_photo`."""
@@ -58,7 +46,7 @@ class TwoViewNetwork(nn.Module):
             photo,
             patch_size=self.head.spec.patch_size,
             long_side_px=self.image_size,
-            squares=self.squares,
+            squares=self.head.spec.squares,
         )
 
     def forward(
@@ -87,6 +75,6 @@ class TwoViewNetwork(nn.Module):
         return both._replace(patches=first), both._replace(patches=second)
 
     def _tokens(self, images: Tensor) -> Tokens:
-        output = self.encoder(renormalise(images, mean=self.mean, std=self.std))
+        output = self.encoder(images)
         tokens: Tokens = output.prenorm if self.head.spec.bridge else output.final
         return tokens.only(("patch",))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alumnus import hub
-from alumnus.encoders import CrocoEncoder, Encoder
+from alumnus.encoders import VIT_SIZES, CrocoEncoder, Encoder
 from alumnus.encoders.conversion import strip_wrappers
 from alumnus.encoders.croco import croco_from_released, infer_croco_spec
 from alumnus.heads.two_view.head import TwoViewHead
@@ -31,9 +31,10 @@ __all__ = [
     "load_dune_mast3r",
     "load_mast3r",
     "load_mast3r_encoder",
+    "read_mast3r",
 ]
 
-HALF = (0.5, 0.5, 0.5)  # mean and std of the images that MASt3R takes
+HALF = (0.5, 0.5, 0.5)  # mean and std of the images that MASt3R's weights see
 DUNE_PX = 518  # long side of photographs for DUNE-MASt3R
 HEAD_WIDTH = 64  # channels, of every published model; the tensors do not tell
 UNLIMITED = ("exp", -inf, inf)  # points of any length
@@ -42,6 +43,7 @@ UNUSED = re.compile(
     r"mask_token"  # of pre-training
     r"|downstream_head[12]\.dpt\.scratch\.refinenet4\.resConfUnit1\..*"  # of the coarsest level
 )
+DUNE_NAME = re.compile(r"dune_vit(?P<size>small|base|large)_?(?P<patch>\d+)_(?P<px>\d+).*")
 ALIAS = re.compile(r"(downstream_head[12]\.dpt\.scratch\.)layer([1-4])_rn\.weight")
 
 
@@ -51,6 +53,12 @@ class Released(NamedTuple):
     file: Path
     state: dict[str, Tensor]
     settings: dict[str, Any]  # empty where the file does not tell
+    encoder: str | None = None  # the name of the one that it stands on, where it holds none
+
+    @property
+    def is_dune(self) -> bool:
+        """Whether it is DUNE-MASt3R, which holds no encoder."""
+        return any(name.startswith("mast3r.") for name in self.state)
 
 
 def load_mast3r(path: str | Path, *, num_heads: tuple[int, int] | None = None) -> TwoViewNetwork:
@@ -61,21 +69,26 @@ def load_mast3r(path: str | Path, *, num_heads: tuple[int, int] | None = None) -
     decoders) is needed only where a head is not 64 wide and the file does not tell. ValueError,
     one sentence, for anything else.
     """
-    return build_mast3r(_read(path), num_heads=num_heads)
+    return build_mast3r(read_mast3r(path), num_heads=num_heads)
 
 
 def build_mast3r(released: Released, *, num_heads: tuple[int, int] | None = None) -> TwoViewNetwork:
     """As `load_mast3r`, of tensors that are read already."""
-    if any(name.startswith("mast3r.") for name in released.state):
+    if released.is_dune:
         raise ValueError(f"{released.file} is DUNE-MASt3R, which load_dune_mast3r reads")
-    encoder = _encoder(released, None if num_heads is None else num_heads[0])
-    head = _head(released, None if num_heads is None else num_heads[1], encoder.patch_size)
-    return TwoViewNetwork(encoder, head, mean=HALF, std=HALF, squares=False).eval()
+    encoder = _encoder(released, None if num_heads is None else num_heads[0], mean=HALF, std=HALF)
+    head = _head(
+        released, None if num_heads is None else num_heads[1], encoder.patch_size, squares=False
+    )
+    return TwoViewNetwork(encoder, head).eval()
 
 
 def load_mast3r_encoder(path: str | Path, *, num_heads: int | None = None) -> CrocoEncoder:
-    """MASt3R's encoder alone, what DUNE has as a teacher; see `load_mast3r`."""
-    return _encoder(_read(path), num_heads)
+    """MASt3R's encoder alone, what DUNE has as a teacher; see `load_mast3r`.
+
+    It takes images as its weights do, (x - 0.5) / 0.5: a teacher brings them there.
+    """
+    return _encoder(read_mast3r(path), num_heads)
 
 
 def load_dune_mast3r(
@@ -83,10 +96,11 @@ def load_dune_mast3r(
 ) -> TwoViewNetwork:
     """DUNE-MASt3R: bridge, decoders and heads of a file on a DUNE encoder.
 
-    The file holds no encoder but names the one it was trained on, which `alumnus.load` reads.
-    `num_heads` is that of the decoders; else as `load_mast3r`.
+    The file holds no encoder but names the one it was trained on, which `alumnus.load` reads; the
+    name is kept as `network.head.spec.encoder_name`. `num_heads` is that of the decoders; else as
+    `load_mast3r`, and ValueError for an encoder that cannot be the one of that name.
     """
-    return build_dune_mast3r(_read(path), encoder, num_heads=num_heads)
+    return build_dune_mast3r(read_mast3r(path), encoder, num_heads=num_heads)
 
 
 def build_dune_mast3r(
@@ -95,13 +109,20 @@ def build_dune_mast3r(
     """As `load_dune_mast3r`, of tensors that are read already."""
     if "norm.weight" not in released.state:
         raise ValueError(f"{released.file} is not DUNE-MASt3R: it holds no bridge 'norm.weight'")
+    _check_named(released, encoder)
     state = {
         name.removeprefix("mast3r."): tensor
         for name, tensor in released.state.items()
         if not name.startswith(("dune_backbone.", "imagenet_"))
     }
-    head = _head(released._replace(state=state), num_heads, encoder.patch_size)
-    return TwoViewNetwork(encoder, head, image_size=DUNE_PX).eval()
+    head = _head(
+        released._replace(state=state),
+        num_heads,
+        encoder.patch_size,
+        image_size=DUNE_PX,
+        encoder_name=released.encoder,
+    )
+    return TwoViewNetwork(encoder, head).eval()
 
 
 def infer_two_view_spec(
@@ -145,7 +166,8 @@ def infer_two_view_spec(
     )
 
 
-def _read(path: str | Path) -> Released:
+def read_mast3r(path: str | Path) -> Released:
+    """The checkpoint of a path, a URL or `hf:ORG/REPO/FILE`; ValueError for one of others."""
     file = hub.resolve_weights(path)
     assert file is not None, "a path was given"
     if file.suffix == ".safetensors":
@@ -156,7 +178,28 @@ def _read(path: str | Path) -> Released:
     args = loaded.get("args")
     call = args.model if isinstance(args, argparse.Namespace) and "model" in args else ""
     call = loaded.get("mast3r_model_str", call)
-    return Released(file, strip_wrappers(loaded["model"]), _arguments(str(call), file))
+    named = loaded.get("dune_backbone_name")
+    return Released(
+        file,
+        strip_wrappers(loaded["model"]),
+        _arguments(str(call), file),
+        None if named is None else str(named),
+    )
+
+
+def _check_named(released: Released, encoder: Encoder) -> None:
+    """ValueError for an encoder of other sizes than those in the name that the file gives."""
+    named = DUNE_NAME.fullmatch(released.encoder or "")
+    if named is None:
+        return
+    asked = VIT_SIZES[f"vit_{named['size']}"].dim, int(named["patch"]), int(named["px"])
+    given = encoder.dim, encoder.patch_size, encoder.image_size
+    if given != asked:
+        here, there = (f"width {w}, patches of {p} px at {s} px" for w, p, s in (given, asked))
+        raise ValueError(
+            f"{released.file} was trained on the encoder {released.encoder!r} ({there}), not on "
+            f"one of {here}"
+        )
 
 
 def _arguments(call: str, file: Path) -> dict[str, Any]:
@@ -172,7 +215,8 @@ def _arguments(call: str, file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} says it was built by {call!r}, which cannot be read") from error
 
 
-def _encoder(released: Released, num_heads: int | None) -> CrocoEncoder:
+def _encoder(released: Released, num_heads: int | None, **statistics: Any) -> CrocoEncoder:
+    """`statistics`: mean and std of its images, where these come with ImageNet's."""
     state = croco_from_released(released.state)
     heads = num_heads or released.settings.get("enc_num_heads")
     try:
@@ -181,17 +225,20 @@ def _encoder(released: Released, num_heads: int | None) -> CrocoEncoder:
     except ValueError as error:
         raise ValueError(f"{released.file}: {error}") from error
     with torch.device("meta"):  # no memory for weights that are replaced
-        encoder = CrocoEncoder(spec)
+        encoder = CrocoEncoder(dataclasses.replace(spec, **statistics))
     what = f"the encoder's weights in {released.file}"
     return fill(encoder, state, what=what, assign=True).float()
 
 
-def _head(released: Released, num_heads: int | None, patch_size: int) -> TwoViewHead:
+def _head(
+    released: Released, num_heads: int | None, patch_size: int, **settings: Any
+) -> TwoViewHead:
+    """`settings`: fields of its spec that the tensors do not tell."""
     state = _used(released.state)
     heads = num_heads or released.settings.get("dec_num_heads")
     try:
         spec = infer_two_view_spec(state, patch_size=patch_size, num_heads=heads)
-        spec = dataclasses.replace(spec, **_scales(released.settings))
+        spec = dataclasses.replace(spec, **_scales(released.settings), **settings)
         _check_positions(released.settings)
     except ValueError as error:
         raise ValueError(f"{released.file}: {error}") from error

@@ -37,6 +37,9 @@ class TwoViewSpec:
     desc_dim: int = 24
     desc_hidden: int | None = None  # of the descriptors' MLP; None: 4 (encoder_dim + dim)
     desc_conf: ConfidenceRange = FROM_ZERO
+    image_size: int | None = None  # px, the long side of photographs; None: the encoder's
+    squares: bool = True  # whether it takes square photographs, else these are cut to 4:3
+    encoder_name: str | None = None  # where a released file names the encoder that it stands on
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 4:
@@ -46,6 +49,10 @@ class TwoViewSpec:
             )
         if len(self.dpt_levels) != 4:
             raise ValueError(f"dpt_levels are four widths, not {list(self.dpt_levels)}")
+        if self.image_size is not None and self.image_size < self.patch_size:
+            raise ValueError(
+                f"photographs of {self.image_size} px hold not one patch of {self.patch_size} px"
+            )
         for what, name, choices in (
             ("point head", self.points, get_args(PointHead)),
             ("scale of points", self.point_scale, get_args(PointScale)),
