@@ -8,38 +8,36 @@ import torch
 from torch import Tensor
 
 from alumnus.encoders import build_encoder
+from alumnus.evaluation.pair_scores import (
+    depth_errors,
+    match_distances,
+    pair_scores,
+    same_place,
+    shown,
+)
 from alumnus.heads.two_view import TwoViewHead, load_two_view_head
+from alumnus.heads.two_view.learning import start_alike
+from alumnus.heads.two_view.pairs import Matches, ViewPairs, sampled, swapped, truth_of
 from alumnus.miniworld import MiniworldSource, teacher_folder, train_rooms
 from alumnus.miniworld.fit import SPEC
-from alumnus.miniworld.room_pairs import (
-    Matches,
-    RoomPairs,
-    augmented,
-    load_pairs,
-    patch_matches,
-    sampled,
-    swapped,
-    truth_of,
-)
-from alumnus.miniworld.room_scores import depth_errors, match_distances, pair_scores
+from alumnus.miniworld.room_pairs import augmented, load_pairs, patch_matches
 from alumnus.miniworld.score_rooms import (
     network_views,
     patch_tokens,
     ridge_depth,
-    same_place,
     shipped_views,
     token_matches,
 )
-from alumnus.miniworld.train_rooms import HEAD, RoomSettings, draw_batch, start_alike, train
+from alumnus.miniworld.train_rooms import HEAD, RoomSettings, draw_batch, train
 from alumnus.runs import load_encoder
 
 
 @pytest.fixture(scope="module")
-def pairs() -> RoomPairs:
+def pairs() -> ViewPairs:
     return load_pairs(MiniworldSource("rooms", "test", length=48))
 
 
-def apart(pairs: RoomPairs) -> Tensor:
+def apart(pairs: ViewPairs) -> Tensor:
     """Relative distance of the points of matching pixels."""
     first, second = (p.flatten(1, 2) for p in truth_of(pairs).points)
     matched = pairs.match != -1
@@ -48,7 +46,7 @@ def apart(pairs: RoomPairs) -> Tensor:
     return off[matched]
 
 
-def test_matching_pixels_show_the_same_point_swapped_and_mirrored_too(pairs: RoomPairs) -> None:
+def test_matching_pixels_show_the_same_point_swapped_and_mirrored_too(pairs: ViewPairs) -> None:
     plain = pairs.at(slice(None))
     every = torch.ones(len(plain), dtype=torch.bool)
     changed = augmented(plain, generator=torch.Generator().manual_seed(0))
@@ -59,7 +57,7 @@ def test_matching_pixels_show_the_same_point_swapped_and_mirrored_too(pairs: Roo
         torch.testing.assert_close(truth_of(some).points.first[..., 2], some.depth[:, 0])
 
 
-def test_swapping_twice_changes_nothing(pairs: RoomPairs) -> None:
+def test_swapping_twice_changes_nothing(pairs: ViewPairs) -> None:
     plain = pairs.at(slice(None))
     every = torch.ones(len(plain), dtype=torch.bool)
     again = swapped(swapped(plain, every), every)
@@ -67,10 +65,11 @@ def test_swapping_twice_changes_nothing(pairs: RoomPairs) -> None:
     assert torch.equal(again.images, plain.images)
 
 
-def test_sampled_matches_are_matches_and_the_others_have_none(pairs: RoomPairs) -> None:
+def test_sampled_matches_are_matches_and_the_others_have_none(pairs: ViewPairs) -> None:
     match = pairs.match.long()
-    drawn = sampled(match, true=30, others=10, generator=torch.Generator().manual_seed(0))
     width = pairs.images.shape[-1]
+    draw = torch.Generator().manual_seed(0)
+    drawn = sampled(match, width=width, true=30, others=10, generator=draw)
     first, second = (xy[..., 1] * width + xy[..., 0] for xy in (drawn.first, drawn.second))
     assert torch.equal(drawn.valid.sum(dim=1), torch.full((len(match),), 30))
     assert torch.equal(match.gather(1, first[:, :30]), second[:, :30])
@@ -79,15 +78,15 @@ def test_sampled_matches_are_matches_and_the_others_have_none(pairs: RoomPairs) 
         assert not set(row.tolist()) & set(alone.tolist())
 
 
-def test_patches_share_what_their_pixels_match(pairs: RoomPairs) -> None:
+def test_patches_share_what_their_pixels_match(pairs: ViewPairs) -> None:
     shares = patch_matches(pairs.match.long(), patch_size=8)
     assert shares.shape == (len(pairs), 64, 64)
     torch.testing.assert_close(shares.sum(), (pairs.match != -1).sum() / 64)
 
 
-def test_matching_the_same_place_is_off_by_how_far_points_move(pairs: RoomPairs) -> None:
+def test_matching_the_same_place_is_off_by_how_far_points_move(pairs: ViewPairs) -> None:
     first, second = same_place(pairs)(pairs.images[:1].float())
-    there = pairs.shown(0)
+    there = shown(pairs, 0)
     y, x = np.mgrid[:64:2, :64:2] + 0.5
     moved = np.hypot(there.x[::2, ::2] - x, there.y[::2, ::2] - y)[there.visible[::2, ::2]]
     off = match_distances(pairs, 0, first.desc[0], second.desc[0])
@@ -124,8 +123,8 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", settings)
 
     def killed_at_2(
-        pairs: RoomPairs, step: int, settings: RoomSettings
-    ) -> tuple[RoomPairs, Matches]:
+        pairs: ViewPairs, step: int, settings: RoomSettings
+    ) -> tuple[ViewPairs, Matches]:
         if step == 2:
             raise KeyboardInterrupt
         return draw_batch(pairs, step, settings)
@@ -141,7 +140,7 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
 
 
 def test_shipped_teacher_knows_depth_and_matches_and_fresh_weights_do_not(
-    pairs: RoomPairs,
+    pairs: ViewPairs,
 ) -> None:
     torch.manual_seed(0)
     fresh = pair_scores(network_views(build_encoder(SPEC).eval(), TwoViewHead(HEAD)), pairs)
@@ -153,7 +152,7 @@ def test_shipped_teacher_knows_depth_and_matches_and_fresh_weights_do_not(
 
 
 def test_shipped_tokens_match_across_views_and_the_objects_teachers_do_not(
-    pairs: RoomPairs,
+    pairs: ViewPairs,
 ) -> None:
     rooms, objects = (
         token_matches(pairs, patch_tokens(load_encoder(teacher_folder(domain)), pairs))
@@ -163,7 +162,7 @@ def test_shipped_tokens_match_across_views_and_the_objects_teachers_do_not(
 
 
 def test_depth_read_from_tokens_that_tell_their_place_alone_is_the_mean_map(
-    pairs: RoomPairs,
+    pairs: ViewPairs,
 ) -> None:
     place = torch.eye(64).expand(len(pairs), 2, -1, -1)
     log_depth = pairs.depth.float().log()

@@ -15,19 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alumnus.encoders import Encoder, build_encoder
+from alumnus.evaluation.pair_scores import (
+    PATCH_PX,
+    Views,
+    depth_errors,
+    pair_scores,
+    same_place,
+    shown,
+)
 from alumnus.heads.two_view import TwoViewHead, ViewPrediction, load_two_view_head
+from alumnus.heads.two_view.learning import start_alike
+from alumnus.heads.two_view.pairs import ViewPairs
 from alumnus.miniworld import DOMAINS, MiniworldSource, teacher_folder
 from alumnus.miniworld.fit import SPEC, in_words, normalised
-from alumnus.miniworld.room_pairs import RoomPairs, load_pairs, truth_of
-from alumnus.miniworld.room_scores import PATCH_PX, Views, depth_errors, pair_scores
-from alumnus.miniworld.train_rooms import HEAD, predicted, start_alike
+from alumnus.miniworld.room_pairs import load_pairs
+from alumnus.miniworld.train_rooms import HEAD, predicted
 from alumnus.runs import load_encoder
 
 __all__ = [
     "network_views",
     "patch_tokens",
     "ridge_depth",
-    "same_place",
     "shipped_views",
     "token_matches",
 ]
@@ -58,40 +66,8 @@ def shipped_views(folder: Path) -> Views:
     return network_views(load_encoder(folder), load_two_view_head(folder))
 
 
-def same_place(pairs: RoomPairs) -> Views:
-    """For any picture the mean pointmaps of some pairs, and as match the same pixel."""
-    sums = [torch.zeros(1), torch.zeros(1)]
-    for start in range(0, len(pairs), BATCH):
-        batch = pairs.at(slice(start, start + BATCH))
-        sums = [s + p.sum(dim=0) for s, p in zip(sums, truth_of(batch).points, strict=True)]
-    mean = [s / len(pairs) for s in sums]  # [H, W, 3]
-    height, width = mean[0].shape[:2]
-    y, x = (
-        torch.arange(n) * (math.pi / 2 / n) for n in (height, width)
-    )  # the nearer two angles, the larger the product of their points on the circle
-    across = torch.stack([x.cos(), x.sin()], dim=-1).expand(height, -1, -1)
-    down = torch.stack([y.cos(), y.sin()], dim=-1)[:, None].expand(-1, width, -1)
-    place = torch.cat([across, down], dim=-1) / math.sqrt(2)
-    sure = torch.ones(1, height, width)
-
-    def views(images: Tensor) -> tuple[ViewPrediction, ViewPrediction]:
-        count = len(images)
-        first, second = (
-            ViewPrediction(
-                points=points.expand(count, -1, -1, -1),
-                conf=sure.expand(count, -1, -1),
-                desc=place.expand(count, -1, -1, -1),
-                desc_conf=sure.expand(count, -1, -1),
-            )
-            for points in mean
-        )
-        return first, second
-
-    return views
-
-
 @torch.no_grad()
-def patch_tokens(encoder: Encoder, pairs: RoomPairs) -> Tensor:  # [P, 2, N, D]
+def patch_tokens(encoder: Encoder, pairs: ViewPairs) -> Tensor:  # [P, 2, N, D]
     """Patch tokens of both views, after the encoder's final norm."""
     found = []
     for images in pairs.images.split(BATCH):
@@ -101,7 +77,7 @@ def patch_tokens(encoder: Encoder, pairs: RoomPairs) -> Tensor:  # [P, 2, N, D]
 
 
 def ridge_depth(
-    train: RoomPairs, train_tokens: Tensor, test: RoomPairs, test_tokens: Tensor
+    train: ViewPairs, train_tokens: Tensor, test: ViewPairs, test_tokens: Tensor
 ) -> dict[str, float]:
     """AbsRel and share within 1.25 of depth read from frozen tokens, over both views."""
     fitted = _fit(_patches(train.depth), train_tokens.flatten(0, 1))
@@ -113,7 +89,7 @@ def ridge_depth(
     return {"abs_rel": abs_rel, "delta1": delta1}
 
 
-def token_matches(pairs: RoomPairs, tokens: Tensor) -> float:
+def token_matches(pairs: ViewPairs, tokens: Tensor) -> float:
     """Share of patches of view 1, of those whose centre view 2 shows, whose most similar patch
     (cosine) there has its centre less than a patch away from the true place."""
     similar = F.normalize(tokens, dim=-1)
@@ -122,7 +98,7 @@ def token_matches(pairs: RoomPairs, tokens: Tensor) -> float:
     p = pairs.depth.shape[-1] // across
     off = []
     for pair in range(len(pairs)):
-        there = pairs.shown(pair)
+        there = shown(pairs, pair)
         middle = (slice(p // 2, None, p), slice(p // 2, None, p))
         true = torch.from_numpy(there.x[middle].ravel()), torch.from_numpy(there.y[middle].ravel())
         x, y = ((place + 0.5) * p for place in (found[pair] % across, found[pair] // across))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from alumnus.evaluation.pair_scores import CLOSE_PX, shown
 from alumnus.heads.two_view import (
     PixelMatches,
     ViewPrediction,
@@ -20,9 +21,9 @@ from alumnus.heads.two_view import (
     grid_starts,
     within_border,
 )
+from alumnus.heads.two_view.pairs import ViewPairs
 from alumnus.miniworld import MiniworldSource, teacher_folder
-from alumnus.miniworld.room_pairs import RoomPairs, load_pairs
-from alumnus.miniworld.room_scores import CLOSE_PX
+from alumnus.miniworld.room_pairs import load_pairs
 from alumnus.miniworld.score_rooms import shipped_views
 from alumnus.miniworld.sheet import tiled
 
@@ -36,7 +37,7 @@ RIGHT, WRONG, HIDDEN = (60, 220, 90), (240, 60, 50), (90, 150, 255)
 
 
 @torch.no_grad()
-def prediction_sheet(folder: Path, pairs: RoomPairs) -> Picture:
+def prediction_sheet(folder: Path, pairs: ViewPairs) -> Picture:
     """All of some pairs, by the teacher in a folder."""
     batch = pairs.at(slice(None))
     first, second = shipped_views(folder)(batch.images)
@@ -48,7 +49,7 @@ def prediction_sheet(folder: Path, pairs: RoomPairs) -> Picture:
 
 
 def _matched(
-    pairs: RoomPairs, k: int, first: ViewPrediction, second: ViewPrediction
+    pairs: ViewPairs, k: int, first: ViewPrediction, second: ViewPrediction
 ) -> tuple[Picture, Picture]:
     """The two views with lines across both."""
     one, other = first.desc[k], second.desc[k]
@@ -68,10 +69,10 @@ def _matched(
 
 
 def _lines(
-    pairs: RoomPairs, k: int, found: PixelMatches
+    pairs: ViewPairs, k: int, found: PixelMatches
 ) -> list[tuple[tuple[int, int, int], list[tuple[float, float]]]]:
     """The colour and the two ends of each match, in pixels from the corner."""
-    there = pairs.shown(k)
+    there = shown(pairs, k)
     lines = []
     for (x, y), (x2, y2) in zip(found.first.tolist(), found.second.tolist(), strict=True):
         off = np.hypot(there.x[y, x] - x2 - 0.5, there.y[y, x] - y2 - 0.5)

@@ -20,14 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder, build_encoder
+from alumnus.evaluation.pair_scores import pair_scores
 from alumnus.heads.two_view import TwoViewHead, TwoViewSpec, save_two_view_head
-from alumnus.heads.two_view.losses import PointLoss, TwoViews, confidence_loss, pixel_losses
-from alumnus.heads.two_view.match_losses import (
-    confident_match_loss,
-    dot_similarity,
-    info_nce,
-    picked,
-)
+from alumnus.heads.two_view.learning import MATCH_WEIGHT, start_alike, two_view_loss
+from alumnus.heads.two_view.pairs import Matches, ViewPairs, sampled, truth_of
 from alumnus.heads.two_view.predictions import ViewPrediction
 from alumnus.miniworld.fit import (
     SPEC,
@@ -39,16 +35,7 @@ from alumnus.miniworld.fit import (
     keep_scores,
     normalised,
 )
-from alumnus.miniworld.room_pairs import (
-    Matches,
-    RoomPairs,
-    augmented,
-    load_pairs,
-    patch_matches,
-    sampled,
-    truth_of,
-)
-from alumnus.miniworld.room_scores import pair_scores
+from alumnus.miniworld.room_pairs import augmented, load_pairs, patch_matches
 from alumnus.miniworld.source import MiniworldSource
 from alumnus.runs import save_encoder
 from alumnus.tokens import Tokens
@@ -60,7 +47,6 @@ __all__ = [
     "draw_batch",
     "objective",
     "predicted",
-    "start_alike",
     "train",
 ]
 
@@ -86,7 +72,7 @@ class RoomSettings(FitSettings):
     train_images: int = 38400
     true_matches: int = 128  # of each pair and step, at random
     other_pixels: int = 48  # without a match, in each view: negatives
-    match_weight: float = 0.075
+    match_weight: float = MATCH_WEIGHT
     depth_weight: float = 0.5  # of the depth read from the encoder's tokens
     token_weight: float = 0.1  # of matching those tokens
 
@@ -119,26 +105,16 @@ def predicted(encoder: Encoder, head: TwoViewHead, images: Tensor) -> Seen:
 
 
 def objective(
-    seen: Seen, readout: Readout, pairs: RoomPairs, matches: Matches, settings: RoomSettings
+    seen: Seen, readout: Readout, pairs: ViewPairs, matches: Matches, settings: RoomSettings
 ) -> Tensor:
     """Confidence-weighed points and matches of the head; depth and matches of the tokens.
 
     For float32: geometry does not bear bfloat16.
     """
-    first, second = seen.views
-    pixels = pixel_losses(TwoViews(first.points, second.points), truth_of(pairs), PointLoss())
-    points = confidence_loss(pixels, TwoViews(first.conf, second.conf))
-
-    described = picked(first.desc, matches.first), picked(second.desc, matches.second)
-    per_match = info_nce(dot_similarity(*described))
-    sure = picked(first.desc_conf, matches.first), picked(second.desc_conf, matches.second)
-    matching = confident_match_loss(per_match, sure, matches.valid)
-
     depth = readout(seen.tokens)
     true = pairs.depth.transpose(0, 1).flatten(0, 1)
     loss: Tensor = (
-        points
-        + settings.match_weight * matching
+        two_view_loss(seen.views, truth_of(pairs), matches, match_weight=settings.match_weight)
         + settings.depth_weight * (depth - true.log()).abs().mean()
         + settings.token_weight * token_match_loss(seen.tokens, pairs.match)
     )
@@ -154,20 +130,6 @@ def token_match_loss(tokens: Tokens, match: Tensor) -> Tensor:
     return -(shares * (there + back)).sum() / shares.sum().clamp(min=1)
 
 
-@torch.no_grad()
-def start_alike(head: TwoViewHead) -> None:
-    """Give all pixels of a patch, in both views, the same descriptors to start from.
-
-    With weights drawn apart, the 64 pixels' layers of one view must each find all those of the
-    other: nothing was learned in 1000 steps. Alike, a token matches itself from the first step.
-    """
-    mlp = head.downstream_head1.head_local_features
-    for values in (mlp.fc2.weight, mlp.fc2.bias):
-        planes = values.unflatten(0, (-1, head.spec.patch_size**2))  # [C + 1, p^2, ...]
-        planes.copy_(planes[:, :1].expand_as(planes).clone())
-    head.downstream_head2.head_local_features.load_state_dict(mlp.state_dict())
-
-
 def train(out: Path, settings: RoomSettings, *, save_every: int = 500) -> dict[str, float]:
     """Train into a folder, or go on with what lies there; returns the scores on the test split."""
     torch.manual_seed(settings.seed)
@@ -177,10 +139,10 @@ def train(out: Path, settings: RoomSettings, *, save_every: int = 500) -> dict[s
     pairs = load_pairs(MiniworldSource("rooms", "train", length=settings.train_images))
     test = load_pairs(MiniworldSource("rooms", "test", length=settings.test_images))
 
-    def batch(step: int) -> tuple[RoomPairs, Matches]:
+    def batch(step: int) -> tuple[ViewPairs, Matches]:
         return draw_batch(pairs, step, settings)
 
-    def loss(drawn: tuple[RoomPairs, Matches]) -> Tensor:
+    def loss(drawn: tuple[ViewPairs, Matches]) -> Tensor:
         seen = predicted(encoder, head, drawn[0].images)
         with torch.autocast("cpu", enabled=False):
             return objective(seen, readout, *drawn, settings)
@@ -209,12 +171,14 @@ def train(out: Path, settings: RoomSettings, *, save_every: int = 500) -> dict[s
     return scores
 
 
-def draw_batch(pairs: RoomPairs, step: int, settings: RoomSettings) -> tuple[RoomPairs, Matches]:
+def draw_batch(pairs: ViewPairs, step: int, settings: RoomSettings) -> tuple[ViewPairs, Matches]:
     """Pairs of a step and their pixels to match: a function of (seed, step)."""
     draw = generator(step, settings)
     batch = augmented(pairs.at(chosen(len(pairs), step, settings)), generator=draw)
     true, others = settings.true_matches, settings.other_pixels
-    return batch, sampled(batch.match, true=true, others=others, generator=draw)
+    return batch, sampled(
+        batch.match, width=batch.images.shape[-1], true=true, others=others, generator=draw
+    )
 
 
 def main() -> None:
