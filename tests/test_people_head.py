@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from alumnus.heads.people import Cells, PeopleHead, PeopleSpec, detect, load_people, save_people
+from alumnus.encoders import EncoderSpec, build_encoder
+from alumnus.heads.people import (
+    Cells,
+    PeopleHead,
+    PeopleNetwork,
+    PeopleSpec,
+    detect,
+    load_people,
+    save_people,
+)
 from alumnus.heads.people.camera import (
     camera_embedding,
     default_intrinsics,
@@ -26,9 +36,11 @@ from alumnus.heads.people.losses import (
     cell_targets,
     detection_loss,
     people_losses,
+    pixel_l1,
     total_loss,
 )
 from alumnus.heads.people.placement import place
+from alumnus.heads.people.regressor import BodyRegressor
 from alumnus.heads.people.released import infer_people_spec, load_multihmr
 from alumnus.heads.people.rotations import (
     matrix_from_rotvec,
@@ -42,6 +54,7 @@ from procedural import compare_procedural, procedural, procedural_state
 TENSORS, SETTINGS = threed("g_multihmr")
 HELPERS, HELPER_SETTINGS = threed("g_multihmr_helpers")
 LOSSES, LOSS_SETTINGS = threed("g_multihmr_losses")
+MICRO = EncoderSpec(model="vit_micro", stem="conv", patch_size=8, image_size=32)
 HEAD = {k: v for k, v in sub(TENSORS, "w/").items() if not k.startswith("backbone.")}
 
 
@@ -269,10 +282,8 @@ def test_targets_are_the_published_ones() -> None:
     close(pixels, targets["loc"])
 
 
-def test_what_is_not_finite_and_empty_batches_cost_nothing() -> None:
+def test_empty_batches_cost_nothing_but_detection() -> None:
     truth, found = (bodies(sub(LOSSES, f"{who}/")) for who in ("gt", "pred"))
-    broken = found._replace(translation=torch.full_like(found.translation, torch.nan))
-    assert people_losses(broken, truth, side_px=LOSS_SETTINGS["img_size"])["translation"] == 0
     nobody = [
         x._replace(**{f: getattr(x, f)[:0] for f in Bodies._fields[1:]}) for x in (found, truth)
     ]
@@ -281,6 +292,71 @@ def test_what_is_not_finite_and_empty_batches_cost_nothing() -> None:
         for k, v in people_losses(*nobody, side_px=LOSS_SETTINGS["img_size"]).items()
         if k != "detection"
     )
+
+
+def test_a_prediction_that_is_not_finite_shows_in_its_term_alone() -> None:
+    truth, found = (bodies(sub(LOSSES, f"{who}/")) for who in ("gt", "pred"))
+    broken = found._replace(translation=torch.full_like(found.translation, torch.nan))
+    terms = people_losses(broken, truth, side_px=LOSS_SETTINGS["img_size"])
+    assert [name for name, term in terms.items() if not term.isfinite()] == ["translation"]
+
+
+def test_points_outside_of_the_picture_have_no_gradient_whatever_they_are() -> None:
+    truth = torch.tensor([[[8.0, 8.0], [torch.nan, 3.0], [-torch.inf, 3.0], [99.0, 3.0]]])
+    found = torch.tensor([[[9.0, 6.0], [1.0, 1.0], [torch.nan, torch.inf], [1.0, 1.0]]])
+    found.requires_grad_()
+    loss = pixel_l1(found, truth, side_px=16)
+    assert loss == 3
+    loss.backward()
+    assert found.grad is not None
+    assert torch.equal(found.grad[0], torch.tensor([[1.0, -1], [0, 0], [0, 0], [0, 0]]))
+
+
+def test_two_people_in_one_cell_are_alike_and_mark_it_once() -> None:
+    torch.manual_seed(0)
+    spec = PeopleSpec(dim=8, grid=4, camera_bands=2, rotations=2, width=16, mlp_dim=16)
+    regressor = BodyRegressor(spec)
+    people = Cells(*torch.tensor([[0, 1, 2], [0, 3, 3], [0, 1, 2], [1, 0, 0]]).T)
+    context = torch.randn(2, spec.context_dim, 4, 4)
+    values = regressor.cross_values_x
+    way = torch.zeros_like(values)
+    way[1] = 3.0 * torch.randn(spec.context_dim)  # the row of two people
+
+    def total() -> Tensor:
+        found = regressor(context, people).shape
+        assert torch.equal(found[0], found[2])
+        return 1e3 * found.square().sum()
+
+    (slope,) = torch.autograd.grad(total(), values)
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            values += sign * 0.01 * way
+            ends.append(total())
+            values -= sign * 0.01 * way
+    torch.testing.assert_close((slope * way).sum(), (ends[0] - ends[1]) / 0.02, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_projection_is_float32_under_autocast(there: bool) -> None:
+    K = default_intrinsics(1000)[None]
+    points = torch.tensor([[[0.123, -0.456, 3.21], [1.0, 2.0, 7.89]]])
+    pixels = project(points, K)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = project(points, K) if there else unproject(pixels, points[..., 2:], K)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, pixels) if there else torch.allclose(found, points, atol=1e-5)
+
+
+def test_network_refuses_images_and_intrinsics_of_other_shapes() -> None:
+    spec = PeopleSpec(dim=128, patch_size=8, grid=4, camera_bands=2, rotations=2, betas=3, depth=1)
+    network = PeopleNetwork(build_encoder(MICRO), PeopleHead(spec))
+    with pytest.raises(ValueError, match="squares of 32 px, not images of 40 x 32 px"):
+        network(torch.zeros(1, 3, 32, 40))
+    with pytest.raises(ValueError, match=r"K has shape \(3, 3\), but should be \[2, 3, 3\]"):
+        network(torch.zeros(2, 3, 32, 32), torch.eye(3))
+    with pytest.raises(ValueError, match="encoder of width 128 and patches of 8 px, not 128 and 4"):
+        PeopleNetwork(build_encoder(replace(MICRO, patch_size=4)), PeopleHead(spec))
 
 
 def test_a_saved_head_comes_back(head: PeopleHead, tmp_path: Path) -> None:

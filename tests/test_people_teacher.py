@@ -81,7 +81,7 @@ def test_predicted_body_lies_over_the_person() -> None:
 
 def test_the_page_on_people_runs() -> None:
     page = (Path(__file__).parents[1] / "docs" / "people.md").read_text()
-    own, _ = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    _, own, _ = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     seen: dict[str, Any] = {}
     exec(own, seen)
     people, person = seen["people"], seen["person"]

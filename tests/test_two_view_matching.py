@@ -50,6 +50,16 @@ def test_nearest_neighbours_equal_the_reference_in_blocks_of_any_size(
 
 
 @pytest.mark.parametrize("closeness", ["dot", "l2"])
+def test_nearest_neighbours_are_those_of_float32_under_autocast(closeness: Closeness) -> None:
+    one, other = FIRST.flatten(0, 1), SECOND.flatten(0, 1)
+    rounded = (one.bfloat16() @ other.bfloat16().T).argmax(dim=1)
+    assert not torch.equal(rounded, TENSORS["mutual/dot/nn_1to2"])  # the case tells them apart
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nearest(one, other, closeness=closeness)
+    assert torch.equal(found, TENSORS[f"mutual/{closeness}/nn_1to2"])
+
+
+@pytest.mark.parametrize("closeness", ["dot", "l2"])
 def test_mutual_matches_equal_the_reference(closeness: Closeness) -> None:
     found = mutual_matches(FIRST, SECOND, closeness=closeness)
     for xy, maps, view in ((found.first, FIRST, 1), (found.second, SECOND, 2)):

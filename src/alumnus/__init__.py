@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         extract,
         finetune,
         get,
+        people,
         plan,
         replay,
         show_config,
         text,
     )
+    from alumnus.bodies import FoundPeople, load_people_network
     from alumnus.encoders import Encoder
     from alumnus.finetuning import HeadModel, load_head
     from alumnus.plans import Plan
@@ -45,6 +47,7 @@ __all__ = [
     "Encoder",
     "EncoderOutput",
     "FinetuneResult",
+    "FoundPeople",
     "HeadModel",
     "LoadedStudent",
     "Plan",
@@ -61,7 +64,9 @@ __all__ = [
     "get",
     "load",
     "load_head",
+    "load_people_network",
     "load_two_view",
+    "people",
     "plan",
     "replay",
     "show_config",
@@ -72,12 +77,14 @@ __all__ = [
 _HOME = {
     "Encoder": "encoders",
     "EncoderOutput": "tokens",
+    "FoundPeople": "bodies",
     "HeadModel": "finetuning",
     "LoadedStudent": "runs",
     "Tokens": "tokens",
     "Plan": "plans",
     "load": "runs",
     "load_head": "finetuning",
+    "load_people_network": "bodies",
     "load_two_view": "scenes",
 }
 

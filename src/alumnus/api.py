@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from alumnus import assembly, measure, preflight
+from alumnus.bodies import FoundPeople
+from alumnus.bodies.photographs import find_in_photographs
 from alumnus.comparing import Comparison, check_comparison, compare_models
 from alumnus.config import ConfigError, RunConfig, conflicts, load_config, to_yaml
 from alumnus.config_errors import Problem
@@ -54,6 +56,7 @@ __all__ = [
     "extract",
     "finetune",
     "get",
+    "people",
     "plan",
     "replay",
     "show_config",
@@ -418,6 +421,45 @@ def visualize(
     chosen = choose_device(device)
     rows = [row for row in measure.models_of(models, chosen) if row.kind != "baseline"]
     return write_sheet(rows, shown, path, at=place, size_px=size, device=chosen)
+
+
+def people(
+    images: str | Path | Sequence[str | Path],
+    model: str | Path = "miniworld-people",
+    out: str | Path | None = None,
+    *,
+    encoder: str | None = None,
+    body: str | None = None,
+    mesh: str = "obj",
+    fov: float = 60.0,
+    threshold: float = 0.3,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> list[FoundPeople]:
+    """Find the people in photographs, with their poses and shapes; one answer a photograph.
+
+        [found] = alumnus.people("party.jpg", "multiHMR_672_L.pt", out="found")
+        found.translation  # [P, 3] metres, of each person's head joint
+
+    `model` is what `load_people_network` takes, `encoder` where its encoder is, if not with it.
+    `body` is one of `anny`, `anny-full`, `smplx=PATH`, `none`; None: the one that is at hand.
+    `fov`, degrees across the long side of a photograph. In the folder `out` each photograph gets
+    NAME.json, NAME.png and, with a body, its mesh (`obj`, `npz`, or `none`). ValueError in one
+    sentence for whatever cannot work, before anything is computed.
+    """
+    given = [images] if isinstance(images, str | Path) else list(images)
+    return find_in_photographs(
+        given,
+        model,
+        None if out is None else Path(out).expanduser(),
+        encoder=encoder,
+        body=body,
+        mesh=mesh,
+        fov_deg=fov,
+        threshold=threshold,
+        overwrite=overwrite,
+        device=choose_device(device),
+    )
 
 
 def replay(run: str | Path, step: int) -> ReplayedStep:

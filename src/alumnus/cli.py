@@ -361,6 +361,52 @@ def visualize(
 
 
 @app.command()
+def people(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photographs, or folders of them; out=FOLDER for pictures, numbers and meshes",
+            metavar="IMAGE... [out=FOLDER]",
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="miniworld-people, folder with people.safetensors, Multi-HMR's file")
+    ] = "miniworld-people",
+    encoder: Annotated[
+        str | None, typer.Option(help="Where the model's encoder is, if not with it")
+    ] = None,
+    body: Annotated[
+        str | None,
+        typer.Option(help="anny, anny-full, smplx=PATH or none; what is at hand if not given"),
+    ] = None,
+    mesh: Annotated[str, typer.Option(help="Write surfaces as obj, npz or none")] = "obj",
+    fov: Annotated[float, typer.Option(help="Degrees across the long side of a photograph")] = 60.0,
+    threshold: Annotated[float, typer.Option(help="Least score of a person, 0 to 1")] = 0.3,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files in out=")] = False,
+) -> None:
+    """Find people in photographs: where they are, in which pose: `alumnus people IMAGE out=OUT`."""
+    from alumnus import api
+
+    out = [word.removeprefix("out=") for word in words if word.startswith("out=")]
+    images = [word for word in words if not word.startswith("out=")]
+    if len(out) > 1:
+        raise ValueError("give out=FOLDER once")
+    found = api.people(
+        images,
+        model,
+        out[0] if out else None,
+        encoder=encoder,
+        body=body,
+        mesh=mesh,
+        fov=fov,
+        threshold=threshold,
+        overwrite=overwrite,
+    )
+    for of_image in found:
+        print(of_image.table)
+
+
+@app.command()
 def cache(
     recipe: Annotated[str, typer.Argument(help="Recipe whose teachers and images are cached")],
     overrides: Overrides = None,

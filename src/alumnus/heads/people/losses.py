@@ -1,7 +1,8 @@
 """What a people head is trained with: one term for each thing that is known of a person.
 
 Axes: B images, h w grid, P people of all images together, J joints, V vertices. Every term is a
-scalar in float32, and 0 where it is not finite or nobody is there.
+scalar in float32, 0 where nobody is there. A prediction that is not finite makes its term so:
+trainers cancel such a step and say it; a 0 in its place would have a gradient of NaN all the same.
 """
 
 from dataclasses import dataclass, fields
@@ -95,9 +96,10 @@ def person_l1(prediction: Tensor, truth: Tensor) -> Tensor:  # [P, ...] each
 
 def pixel_l1(prediction: Tensor, truth: Tensor, *, side_px: int) -> Tensor:  # [P, n, 2] each
     """|dx| + |dy|, mean over the points that truly lie in the picture."""
-    inside = ((truth > 0) & (truth < side_px)).all(dim=-1)
-    difference = (prediction.float() - truth).abs().sum(dim=-1)
-    return torch.where(inside, difference, 0.0).sum() / inside.sum().clamp(min=1)
+    inside = ((truth > 0) & (truth < side_px)).all(dim=-1, keepdim=True)
+    # before the difference: what is not finite outside would have a gradient of NaN after it
+    found, true = (torch.where(inside, points, 0.0) for points in (prediction.float(), truth))
+    return (found - true).abs().sum() / inside.sum().clamp(min=1)
 
 
 def people_losses(prediction: Bodies, truth: Bodies, *, side_px: int) -> dict[str, Tensor]:
@@ -125,7 +127,7 @@ def people_losses(prediction: Bodies, truth: Bodies, *, side_px: int) -> dict[st
         terms[name] = person_l1(found, true) / true.shape[1]
     for name in ("joint_pixels", "vertex_pixels"):
         terms[name] = pixel_l1(getattr(prediction, name), getattr(truth, name), side_px=side_px)
-    return {name: torch.where(term.isfinite(), term, 0.0) for name, term in terms.items()}
+    return terms
 
 
 def total_loss(terms: dict[str, Tensor], weights: LossWeights, *, pixels: bool = True) -> Tensor:

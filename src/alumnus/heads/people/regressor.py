@@ -77,11 +77,17 @@ class BodyRegressor(nn.Module):
             self.register_buffer("init_expression", torch.zeros(1, spec.expressions))
 
     def forward(self, context: Tensor, people: Cells) -> BodyParameters:  # [B, C, h, w]
-        """The parameters of the people at these cells; never more than one at a cell."""
+        """The parameters of the people at these cells.
+
+        Two people at one cell have the same query, and so the same body; their cell carries its
+        embeddings once.
+        """
         image, row, column = people
         cells = context[image, :, row, column]  # [P, C]
-        values = cells + self.cross_values_x[row] + self.cross_values_y[column]
-        rows = context.permute(0, 2, 3, 1).index_put((image, row, column), values)
+        rows = context.permute(0, 2, 3, 1)  # [B, h, w, C]
+        taken = torch.zeros_like(rows[..., :1])
+        taken[image, row, column] = 1.0
+        rows = rows + taken * self.cross_values_x[:, None] + taken * self.cross_values_y
         query = cells + self.cross_queries_x[row] + self.cross_queries_y[column]
         initial = torch.cat([self.init_body_pose, self.init_betas, self.init_cam], dim=1)
         query = torch.cat([query, initial.expand(len(query), -1)], dim=1)

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from alumnus.data.decode import decode_rgb
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
+from alumnus.heads.photos import normalised_pixels, read_photo, smooth_filter
 
 __all__ = ["Photo", "prepare_photo"]
 
@@ -45,11 +43,10 @@ def prepare_photo(
     says. Source: the published inference of DUSt3R and MASt3R. ValueError for a photograph so thin
     that not one patch is left, or a file that is none.
     """
-    image = photo.convert("RGB") if isinstance(photo, Image.Image) else _read(Path(photo))
+    image = read_photo(photo)
     factor = long_side_px / max(image.size)
     size = round(image.width * factor), round(image.height * factor)
-    smooth = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC
-    resized = image.resize((max(1, size[0]), max(1, size[1])), smooth)
+    resized = image.resize((max(1, size[0]), max(1, size[1])), smooth_filter(factor))
     width, height = (side // patch_size * patch_size for side in resized.size)
     if width == height and not squares:
         height = 3 * width // 4 // patch_size * patch_size
@@ -59,16 +56,8 @@ def prepare_photo(
             f"{long_side_px} px not one patch of {patch_size} px fits"
         )
     left, top = (resized.width - width) // 2, (resized.height - height) // 2
-    pixels = torch.from_numpy(np.array(resized.crop((left, top, left + width, top + height))))
-    normal = (pixels / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     return Photo(
-        images=normal.permute(2, 0, 1)[None],
+        images=normalised_pixels(resized.crop((left, top, left + width, top + height))),
         scale=(resized.width / image.width, resized.height / image.height),
         offset=(left, top),
     )
-
-
-def _read(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise ValueError(f"there is no photograph {str(path)!r}")
-    return decode_rgb(path.read_bytes(), source=str(path.parent), identity=path.name)

@@ -1,0 +1,50 @@
+"""A people network by its name: one that is shipped, a file of Multi-HMR, a folder."""
+
+from pathlib import Path
+
+from alumnus import hub
+from alumnus.encoders import Encoder
+from alumnus.heads.people import PeopleNetwork, load_multihmr, load_people
+from alumnus.miniworld import teacher_folder
+from alumnus.runs import is_encoder
+from alumnus.spelling import unknown
+from alumnus.teachers import open_encoder
+
+__all__ = ["NAMED", "load_people_network"]
+
+NAMED = ("miniworld-people",)
+FORMS = ("FOLDER", "FILE.pt", "https://...", "hf:ORG/REPO/FILE")
+
+
+def load_people_network(
+    name: str | Path, *, encoder: str | Path | Encoder | None = None
+) -> PeopleNetwork:
+    """The people network of a name, in eval mode on the CPU.
+
+    | `name` | its encoder |
+    |---|---|
+    | `miniworld-people` | the teacher that is shipped |
+    | folder with people.safetensors, or that file | beside it, or `encoder` |
+    | Multi-HMR's file (`.pt`), a URL, `hf:ORG/REPO/FILE` | within |
+
+    `encoder` is whatever `alumnus evaluate` takes (a run, an encoder, a released checkpoint, a
+    teacher), or an Encoder. ValueError, one sentence, for what is not there or does not fit.
+    """
+    if name in NAMED:
+        return _of_folder(teacher_folder("people"), encoder)
+    path = Path(name).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".safetensors"):
+        return _of_folder(path, encoder)
+    if not path.is_file() and not str(name).startswith(hub.ELSEWHERE):
+        raise unknown("people network", str(name), [*NAMED, *FORMS])
+    if encoder is not None:
+        raise ValueError(f"{name} holds its own encoder: leave encoder={encoder} out")
+    return load_multihmr(name)
+
+
+def _of_folder(path: Path, encoder: str | Path | Encoder | None) -> PeopleNetwork:
+    head = load_people(path)
+    beside = path if path.is_dir() else path.parent
+    if encoder is None and not is_encoder(beside):
+        raise ValueError(f"there is no encoder beside {path}: name one with encoder=PATH")
+    return PeopleNetwork(open_encoder(beside if encoder is None else encoder), head).eval()

@@ -1,0 +1,35 @@
+"""Photographs as heads take them: read, turned upright, in numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from alumnus.data.decode import decode_rgb
+from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
+
+__all__ = ["normalised_pixels", "read_photo", "smooth_filter"]
+
+
+def read_photo(photo: str | Path | Image.Image) -> Image.Image:
+    """A picture in RGB, a file turned as its EXIF orientation says; ValueError for no picture."""
+    if isinstance(photo, Image.Image):
+        return photo.convert("RGB")
+    path = Path(photo).expanduser()
+    if not path.is_file():
+        raise ValueError(f"there is no photograph {str(path)!r}")
+    return decode_rgb(path.read_bytes(), source=str(path.parent), identity=path.name)
+
+
+def normalised_pixels(image: Image.Image) -> Tensor:  # [1, 3, H, W]
+    """By the ImageNet statistics."""
+    pixels = torch.from_numpy(np.array(image))
+    normal = (pixels / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    return normal.permute(2, 0, 1)[None]
+
+
+def smooth_filter(factor: float) -> Image.Resampling:
+    """Lanczos where a photograph shrinks, bicubic where it grows."""
+    return Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC
