@@ -175,13 +175,13 @@ def test_bad_requests_are_refused_in_one_sentence_before_a_network_is_loaded(
         ([photo], {"body": "smplx=no"}, "SMPL-X bodies take 53 rotations, .* predicts 20"),
     ):
         with pytest.raises(ValueError, match=expected):
-            alumnus.people(images, **options)  # type: ignore[arg-type]
+            alumnus.people(images, **options)
 
 
 # SMPL-X
 
 
-def fabricated(*, vertices: int = 40, numbers: int = 400) -> dict[str, NDArray[Any]]:
+def fabricated(*, vertices: int = 40, numbers: int = 400) -> dict[str, Any]:
     """Arrays as the published file has them, of a body that is none."""
     parents = np.array([2**32 - 1, *(RNG.integers(0, j) for j in range(1, 55))], np.int64)
     weights = RNG.random((vertices, 55)) ** 8

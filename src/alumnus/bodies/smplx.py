@@ -40,8 +40,8 @@ def load_smplx(path: Path, *, betas: int, expressions: int) -> "SmplX":
     ValueError, one sentence, for a head that asks for more than the file has.
     """
     arrays = read_smplx(path)
-    total = arrays["shapedirs"].shape[-1]
-    face = FACE_FROM.get(total, total)
+    total = int(arrays["shapedirs"].shape[-1])
+    face: int = FACE_FROM.get(total, total)
     if betas > min(face, 10) or expressions > total - face:
         raise ValueError(
             f"the network predicts {betas} shape and {expressions} expression numbers, but "
