@@ -325,7 +325,8 @@ def test_two_people_in_one_cell_are_alike_and_mark_it_once() -> None:
     def total() -> Tensor:
         found = regressor(context, people).shape
         assert torch.equal(found[0], found[2])
-        return found.square().sum().mul(1e3)
+        error: Tensor = 1e3 * found.square().sum()
+        return error
 
     (slope,) = torch.autograd.grad(total(), values)
     ends = []
