@@ -76,7 +76,7 @@ def finetune(
         typer.Argument(help="Settings as key=value: data=PATH out=FOLDER (docs/finetune.md)"),
     ] = None,
     *,
-    head: Annotated[str, typer.Option(help="classes, segmentation or depth")],
+    head: Annotated[str, typer.Option(help="classes, segmentation, depth or two-view")],
     unfrozen: Annotated[
         bool, typer.Option("--unfrozen", help="Train the encoder too, more slowly")
     ] = False,

@@ -14,14 +14,47 @@ __all__ = [
     "EPOCHS",
     "FinetuneConfig",
     "HeadName",
+    "TwoViewSection",
     "finetune_conflicts",
     "load_finetune_config",
     "to_yaml",
 ]
 
-HeadName = Literal["classes", "segmentation", "depth"]
+HeadName = Literal["classes", "segmentation", "depth", "two-view"]
 EPOCHS = 20.0
 OF_UNFROZEN = ("encoder_lr", "layer_decay")
+
+
+class TwoViewSection(Section):
+    """What the head `two-view` has of its own: `two_view.KEY`."""
+
+    points: Literal["linear", "dpt"] | None = Field(
+        None, description="what says points; null: dpt on encoders of width 384 and more"
+    )
+    width: PositiveInt | None = Field(
+        None, description="of the decoders; null: 3/4 of the encoder's, at most 768"
+    )
+    depth: PositiveInt | None = Field(
+        None, description="layers of the decoders; null: the encoder's width / 64, 4 to 12"
+    )
+    heads: PositiveInt | None = Field(
+        None, description="of their attention; null: of at most 64 channels each"
+    )
+    desc_dim: PositiveInt | None = Field(
+        None, description="length of descriptors; null: 24, below a width of 384 it is 16"
+    )
+    bridge: bool = Field(
+        False, description="its own LayerNorm on the tokens before the encoder's, as DUNE-MASt3R"
+    )
+    least_overlap: Probability = Field(
+        0.25, description="share of either view that the other shows; of pairs of posed frames"
+    )
+    most_overlap: Probability = Field(0.9, description="the same, of pairs that differ too little")
+    matches: Annotated[int, Field(ge=4)] | None = Field(
+        None,
+        description="pixels compared in a pair, half of them matches; null: 1 of 8, at most 8192",
+    )
+    match_weight: float = Field(0.075, ge=0, description="of InfoNCE beside the pointmap loss")
 
 
 class FinetuneConfig(Section):
@@ -44,7 +77,8 @@ class FinetuneConfig(Section):
     )
     augment: bool = Field(
         False,
-        description="random crops, whose features are computed in each step; always if unfrozen",
+        description="random crops, whose features are computed in each step; always if unfrozen, "
+        "and of two views",
     )
     epochs: float | None = Field(
         None, gt=0, description="passes over the training images; null: 20, or by `steps`"
@@ -53,9 +87,11 @@ class FinetuneConfig(Section):
         None, description="optimiser steps, or `epochs`: the last one given counts"
     )
     batch_size: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="images or windows of a step; null: 32 of classes, else 16"
+        None, description="images, windows or pairs of a step; null: 32 of classes, else 16"
     )
-    lr: float | None = Field(None, gt=0, description="peak rate of the head; null: 3e-3")
+    lr: float | None = Field(
+        None, gt=0, description="peak rate of the head; null: 3e-3, of two-view 5e-4"
+    )
     encoder_lr: float = Field(1e-4, gt=0, description="peak rate of an unfrozen encoder's end")
     layer_decay: float = Field(
         0.75, gt=0, le=1, description="of that rate, for each layer (block or stage) further down"
@@ -63,7 +99,8 @@ class FinetuneConfig(Section):
     weight_decay: float | None = Field(
         None,
         ge=0,
-        description="of AdamW, not on biases and 1-D tensors; null: 1e-4, unfrozen 0.05",
+        description="of AdamW, not on biases and 1-D tensors; null: 1e-4, of two-view and "
+        "unfrozen 0.05",
     )
     warmup: Probability = Field(0.05, description="share of the run, before the cosine to 0")
     seed: int = Field(0, ge=0, description="of weights, order and augmentation")
@@ -80,6 +117,9 @@ class FinetuneConfig(Section):
     checkpoints: PositiveInt = Field(5, description="times the state is saved in a run")
     keep: PositiveInt = Field(2, description="newest checkpoints that stay")
     out: str | None = Field(None, description="folder of the result")
+    two_view: TwoViewSection = Field(
+        default_factory=TwoViewSection, description="settings of that head"
+    )
 
     @field_validator("data", mode="before")
     @classmethod
@@ -131,10 +171,22 @@ def finetune_conflicts(config: FinetuneConfig) -> Iterator[Problem]:
                 "out, or add --unfrozen",
                 (*given, "unfrozen"),
             )
-    if config.layers > 1 and config.head == "classes":
-        yield Problem("layers are those of segmentation and depth: classes see one", ("layers",))
+    if config.layers > 1 and config.head not in ("segmentation", "depth"):
+        yield Problem(
+            f"layers are those of segmentation and depth: {config.head} sees one", ("layers",)
+        )
     if config.max_depth is not None and config.head != "depth":
         yield Problem(f"max_depth is that of depth, not of {config.head}", ("max_depth",))
+    own = config.two_view
+    if config.head != "two-view" and own.model_fields_set:
+        foreign = tuple(f"two_view.{name}" for name in sorted(own.model_fields_set))
+        yield Problem(f"{foreign[0]} is that of two-view, not of {config.head}", foreign)
+    if own.least_overlap >= own.most_overlap:
+        yield Problem(
+            f"two_view.least_overlap is {own.least_overlap:g}, but must be below "
+            f"two_view.most_overlap, {own.most_overlap:g}",
+            ("two_view.least_overlap", "two_view.most_overlap"),
+        )
 
 
 def to_yaml(config: FinetuneConfig) -> str:

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "luminance", "renormalise"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "luminance", "normalised", "renormalise"]
 
 IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -22,6 +22,11 @@ def renormalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) 
         return images
 
     return (_pixels(images) - _channels(mean, images)) / _channels(std, images)
+
+
+def normalised(images: Tensor) -> Tensor:  # [..., 3, H, W] in [0, 1]
+    """By the ImageNet statistics."""
+    return (images - _channels(IMAGENET_MEAN, images)) / _channels(IMAGENET_STD, images)
 
 
 def luminance(images: Tensor) -> Tensor:  # [..., 3, H, W] -> [..., 1, H, W]

@@ -38,6 +38,7 @@ from alumnus.tokens import Tokens
 __all__ = [
     "bare_model",
     "encoder_model",
+    "head_task",
     "models_of",
     "parse_task",
     "parse_tasks",
@@ -124,6 +125,27 @@ def parse_tasks(
             raise ValueError(f"two tasks are named {task.name!r}: measure the same thing once")
         _check_labels(task)
     return tasks
+
+
+def head_task(kind: TaskKind, data: str, *, size_px: int | None = None, seed: int = 0) -> TaskSpec:
+    """`PATH` (its splits train and test) or `TRAIN,TEST`, to train a head on and to score it.
+
+    As `parse_tasks` reads it, but that a matching task has images to learn from too.
+    """
+    if kind != "matching":
+        [task] = parse_tasks([f"{kind}={data}"], size_px=size_px, trials=1, seed=seed)
+        return task
+    parts = [part.strip() for part in data.split(",")]
+    train, test = parts if len(parts) == 2 else (f"{data}:train", f"{data}:test")
+    task = TaskSpec(
+        kind=kind,
+        train=open_source(train),
+        test=open_source(test),
+        size_px=size_px or SIZE_PX.get(kind, 224),
+        seed=seed,
+    )
+    _check_labels(task)
+    return task
 
 
 TORSO = (("shoulder_left", "hip_right"), ("shoulder_right", "hip_left"))  # of PCK

@@ -13,10 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alumnus.data import BrokenImageError, Source
+from alumnus.data import BrokenImageError, Sample, Source
 from alumnus.evaluation.masks import LabelledSource, Pair
 
-__all__ = ["NO_DEPTH", "DepthScore", "Survey", "depth_score", "read_depth", "survey"]
+__all__ = [
+    "NO_DEPTH",
+    "DepthScore",
+    "Survey",
+    "depth_in",
+    "depth_score",
+    "read_depth",
+    "survey",
+]
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +35,19 @@ DELTA = 1.25
 
 
 def read_depth(source: Source, index: int, *, most_m: float | None = None) -> Pair:
-    """One image with its depth, float32 metres, 0 where there is none.
+    """One image of a source with its depth; see `depth_in`."""
+    where = f"of {source.identity(index)!r} in {source.name!r}"
+    return depth_in(source.read(index), where=where, most_m=most_m)
+
+
+def depth_in(sample: Sample, *, where: str, most_m: float | None = None) -> Pair:
+    """An image with its depth, float32 metres, 0 where there is none.
 
     The field "depth" holds whole numbers of millimetres, of which 65535 is none, or floats in
     metres. What is not finite, not above 0 or beyond `most_m` is none. ValueError where there is
     no depth, or none that fits.
     """
-    image, fields = source.read(index)
-    where = f"of {source.identity(index)!r} in {source.name!r}"
+    image, fields = sample
     if "depth" not in fields:
         raise ValueError(f"there is no depth {where}")
     values = np.asarray(fields["depth"])

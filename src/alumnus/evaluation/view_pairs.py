@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from alumnus.data import Source
-from alumnus.evaluation.depth_maps import read_depth
+from alumnus.evaluation.depth_maps import depth_in
 from alumnus.evaluation.matching import Truth, View, shared_pixels, true_places
 from alumnus.randomness import derive_seed
 from alumnus.tokens import Grid
@@ -25,6 +26,7 @@ __all__ = [
     "is_posed",
     "paired_truth",
     "pairs_of",
+    "read_picture",
     "read_posed",
 ]
 
@@ -34,6 +36,7 @@ NEEDS = "depth, K, pose and pair of each image, or depth and a json with scene, 
 
 LEAST_OVERLAP = 0.3  # of posed frames, share of either that the other shows
 MOST_PAIRS = 200
+MOST_LOOKED_AT = 20_000
 COARSE_PX = 8  # one pixel of so many along each axis decides on overlap
 
 
@@ -57,22 +60,29 @@ def _recorded(fields: Mapping[str, Any]) -> bool:
 
 
 def read_posed(source: Source, index: int) -> Posed:
-    """One view; ValueError, one sentence, where it lacks something.
+    """One view; see `read_picture`."""
+    return read_picture(source, index)[1]
+
+
+def read_picture(source: Source, index: int) -> tuple[Image.Image, Posed]:
+    """One image and its view; ValueError, one sentence, where it lacks something.
 
     The field "K" counts pixels from the picture's corner; that of a json from the centre of its
     first pixel, as OpenCV does.
     """
-    fields = source.read(index).fields
+    sample = source.read(index)
+    fields = sample.fields
     if not is_posed(fields):
         raise ValueError(f"{source.identity(index)!r} of {source.name!r} lacks some of: {NEEDS}")
-    depth = read_depth(source, index).mask
+    where = f"of {source.identity(index)!r} in {source.name!r}"
+    picture, depth = depth_in(sample, where=where)
     if "pair" in fields:
         view = View(depth, _matrix(fields["K"]), _matrix(fields["pose"]))
-        return Posed(view, int(fields["pair"]), paired=True)
+        return picture, Posed(view, int(fields["pair"]), paired=True)
     record = fields["json"]
     view = View(depth, _matrix(record["K"]), _matrix(record["T_cam_to_world"]))
     view.K[:2, 2] += 0.5
-    return Posed(view, str(record["scene"]), paired=False)
+    return picture, Posed(view, str(record["scene"]), paired=False)
 
 
 def _matrix(values: Any) -> Tensor:
@@ -80,13 +90,22 @@ def _matrix(values: Any) -> Tensor:
     return torch.from_numpy(np.array(values, np.float64))
 
 
-def pairs_of(views: Mapping[int, Posed], *, name: str, seed: int = 0) -> list[tuple[int, int]]:
+def pairs_of(
+    views: Mapping[int, Posed],
+    *,
+    name: str,
+    seed: int = 0,
+    overlap: tuple[float, float] = (LEAST_OVERLAP, 1.0),
+    most: int = MOST_PAIRS,
+    step_px: int = COARSE_PX,
+) -> list[tuple[int, int]]:
     """The pairs among the images of a source, by their numbers.
 
     Images that say their pair are 2i and 2i + 1; where one of these is missing (its file is
-    broken), so is the pair. Of frames with a pose only, two of a scene that each show at least 0.3
-    of the other; of more than 200 such pairs as many are drawn. ValueError where views of a pair
-    do not follow each other, or where there are no pairs.
+    broken), so is the pair. Of frames with a pose only, two of a scene of which each shows a share
+    of the other within `overlap`, measured on one pixel of `step_px` along each axis; of more than
+    `most` such pairs as many are drawn. Of very many pairs of frames 20,000 are looked at.
+    ValueError where views of a pair do not follow each other, or where there are no pairs.
     """
     if all(view.paired for view in views.values()):
         found = [(i, i + 1) for i in views if i % 2 == 0 and i + 1 in views]
@@ -98,19 +117,31 @@ def pairs_of(views: Mapping[int, Posed], *, name: str, seed: int = 0) -> list[tu
                     "number of images from an even one on"
                 )
     else:
-        coarse = {i: _coarse(posed.view) for i, posed in views.items()}
+        coarse = {i: _coarse(posed.view, step_px) for i, posed in views.items()}
+        least, largest = overlap
+        generator = torch.Generator().manual_seed(derive_seed(seed, "pairs of views"))
+        together = [(i, j) for i, j in combinations(views, 2) if views[i].scene == views[j].scene]
         found = [
             (i, j)
-            for i, j in combinations(views, 2)
-            if views[i].scene == views[j].scene
-            and min(_overlap(coarse[i], coarse[j]), _overlap(coarse[j], coarse[i])) >= LEAST_OVERLAP
+            for i, j in _drawn(together, MOST_LOOKED_AT, generator)
+            if least
+            <= min(_overlap(coarse[i], coarse[j]), _overlap(coarse[j], coarse[i]))
+            <= largest
         ]
-        generator = torch.Generator().manual_seed(derive_seed(seed, "pairs of views"))
-        drawn = torch.randperm(len(found), generator=generator)[:MOST_PAIRS].sort().values
-        found = [found[k] for k in drawn.tolist()]
+        found = _drawn(found, most, generator)
     if not found:
         raise ValueError(f"no two images of {name!r} are views of the same place")
     return found
+
+
+def _drawn(
+    pairs: list[tuple[int, int]], count: int, generator: torch.Generator
+) -> list[tuple[int, int]]:
+    """At most so many of them, in their order."""
+    if len(pairs) <= count:
+        return pairs
+    chosen = torch.randperm(len(pairs), generator=generator)[:count].sort().values
+    return [pairs[k] for k in chosen.tolist()]
 
 
 def paired_truth(views: Mapping[int, Posed], pairs: Sequence[tuple[int, int]], grid: Grid) -> Truth:
@@ -124,10 +155,10 @@ def paired_truth(views: Mapping[int, Posed], pairs: Sequence[tuple[int, int]], g
     )
 
 
-def _coarse(view: View) -> View:
+def _coarse(view: View, step_px: int) -> View:
     K = view.K.clone()
-    K[:2] /= COARSE_PX
-    return View(view.depth[COARSE_PX // 2 :: COARSE_PX, COARSE_PX // 2 :: COARSE_PX], K, view.pose)
+    K[:2] /= step_px
+    return View(view.depth[step_px // 2 :: step_px, step_px // 2 :: step_px], K, view.pose)
 
 
 def _overlap(one: View, other: View) -> float:

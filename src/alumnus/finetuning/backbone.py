@@ -28,6 +28,13 @@ class Backbone:
         """Whether it is trained with the head."""
         return isinstance(self, Learner)
 
+    def encoder(self) -> Encoder:
+        """The network as an encoder; ValueError for a teacher that cannot be one."""
+        if isinstance(self.network, Teacher):
+            device = next(self.network.parameters(), torch.empty(0)).device
+            return as_encoder(self.network)[0].to(device).eval().requires_grad_(False)
+        return self.network
+
     def fingerprint(self) -> str:
         """A hash of the weights."""
         if isinstance(self.network, Teacher):

@@ -16,7 +16,14 @@ from alumnus.data.order import Stream
 from alumnus.evaluation.head_training import KeptFeatures
 from alumnus.randomness import derive_seed
 
-__all__ = ["ClassCrops", "LabelledImages", "examples_from", "kept_from", "read_labels"]
+__all__ = [
+    "ClassCrops",
+    "LabelledImages",
+    "Numbers",
+    "examples_from",
+    "kept_from",
+    "read_labels",
+]
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +108,7 @@ def examples_from(
     """Endless batches of examples from number `position` on, on the device."""
     loader = DataLoader(
         examples,
-        sampler=_Numbers(position),
+        sampler=Numbers(position),
         batch_size=batch_size,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
@@ -122,7 +129,7 @@ def kept_from(
         position += batch_size
 
 
-class _Numbers(Sampler[int]):
+class Numbers(Sampler[int]):
     """From one on, without end."""
 
     def __init__(self, start: int) -> None:

@@ -20,7 +20,10 @@ from alumnus.finetuning.course import Course
 from alumnus.finetuning.depth import DepthModel, depth_course
 from alumnus.finetuning.head_model import HeadModel, HeadSpec
 from alumnus.finetuning.segmentation import SegmentationModel, segmentation_course
+from alumnus.finetuning.two_view.course import two_view_course
+from alumnus.finetuning.two_view.model import TwoViewModel
 from alumnus.heads import load_linear_head, save_linear_head
+from alumnus.heads.two_view import TwoViewHead, load_two_view_head, save_two_view_head
 
 __all__ = ["KINDS", "HeadKind"]
 
@@ -41,6 +44,10 @@ class HeadKind:
     weights: str = "head.safetensors"  # the file in the folder of the result
     save: Callable[[Any, Path], None] = save_linear_head  # the course's head to that file
     load: Callable[[Path], nn.Module] = load_linear_head
+
+
+def _save_two_view(head: TwoViewHead, path: Path) -> None:
+    save_two_view_head(path.parent, head)
 
 
 KINDS: dict[HeadName, HeadKind] = {
@@ -67,5 +74,27 @@ KINDS: dict[HeadName, HeadKind] = {
         details=("abs_rel", "rmse_m"),
         course=depth_course,
         model=DepthModel,
+    ),
+    "two-view": HeadKind(
+        task="matching",
+        score="AUC@20",
+        metric="pose AUC up to 20 degrees, from pointmaps, %",
+        details=(
+            "auc5",
+            "auc10",
+            "abs_rel",
+            "delta1",
+            "own_points_m",
+            "other_points_m",
+            "match_4px",
+            "match_patch",
+        ),
+        lr=5e-4,
+        weight_decay=0.05,
+        course=two_view_course,
+        model=TwoViewModel,
+        weights="two_view.safetensors",
+        save=_save_two_view,
+        load=load_two_view_head,
     ),
 }

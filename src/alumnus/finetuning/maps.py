@@ -36,12 +36,15 @@ def split_rows(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tensor(learned), torch.tensor(held_out, dtype=torch.int64)
 
 
-def training_record(config: FinetuneConfig) -> dict[str, JsonValue]:
+def training_record(
+    config: FinetuneConfig, *, head: str = "BatchNorm and one linear map"
+) -> dict[str, JsonValue]:
     """How a head was trained, for the record of its score."""
     left_out = {"encoder", "head", "data", "device", "threads", "workers", "log_every", "out"}
     left_out |= {"evaluations", "checkpoints", "keep"}
+    left_out |= {"two_view"} if config.head != "two-view" else set()
     settings = config.model_dump(mode="json", exclude=left_out)
-    return {"head": "BatchNorm and one linear map", "optimizer": "AdamW, cosine", **settings}
+    return {"head": head, "optimizer": "AdamW, cosine", **settings}
 
 
 def new_head(dim: int, outputs: int, *, seed: int) -> LinearHead:

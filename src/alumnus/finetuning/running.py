@@ -132,10 +132,9 @@ def _check_same(path: Path, fingerprint: str, encoder: str) -> None:
 
 def _task(config: FinetuneConfig) -> TaskSpec:
     """The images, opened and looked at; ValueError where they have other labels or none."""
+    assert config.data is not None, "checked by the configuration"
     kind = KINDS[config.head]
-    [task] = measure.parse_tasks(
-        [f"{kind.task}={config.data}"], size_px=config.size, trials=1, seed=config.seed
-    )
+    task = measure.head_task(kind.task, config.data, size_px=config.size, seed=config.seed)
     return replace(task, name=f"{task.test.name} {kind.score}")
 
 
@@ -207,13 +206,13 @@ def _train(
 
 def _trainer(config: FinetuneConfig, tuning: Tuning[Any], folder: RunFolder) -> Trainer[Any]:
     course, steps, batch_size = tuning.course, tuning.steps, tuning.batch_size
-    log.info("training  %d steps of %d, %d images", steps, batch_size, course.examples)
+    log.info("training  %d steps of %d, %d examples", steps, batch_size, course.examples)
 
     def look(step: int) -> Evaluation:
         tuning.module.eval()
         found = course.look()
         for name, value in found.items():
-            log.info("held out  %s %.1f after step %d", name, value, step)
+            log.info("held out  %s %.3g after step %d", name, value, step)
         return Evaluation({f"held_out/{name}": value for name, value in found.items()})
 
     return Trainer(

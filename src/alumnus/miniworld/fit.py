@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from alumnus.encoders import EncoderSpec
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
+from alumnus.images import normalised
 from alumnus.miniworld.source import MiniworldSource, render_dataset
 from alumnus.randomness import derive_seed
 
@@ -143,12 +143,6 @@ def columns(source: MiniworldSource, *names: str) -> dict[str, Tensor]:
     if "image" in found:
         found["image"] = found["image"].permute(0, 3, 1, 2).contiguous()
     return found
-
-
-def normalised(images: Tensor) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """By the ImageNet statistics."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images - mean) / std
 
 
 def learning_rate(step: int, settings: FitSettings) -> float:
