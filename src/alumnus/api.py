@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from alumnus import assembly, measure, preflight
 from alumnus.bodies import FoundPeople
@@ -30,6 +31,7 @@ from alumnus.finetune_config import load_finetune_config
 from alumnus.finetuning import FinetuneResult, run_finetune
 from alumnus.hardware import choose_device
 from alumnus.heads import LinearHead, save_linear_head
+from alumnus.heads.two_view import TwoViewNetwork
 from alumnus.planning import make_plan
 from alumnus.plans import Plan
 from alumnus.reading_out import write_readouts
@@ -38,6 +40,7 @@ from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
 from alumnus.runs import keeps_projectors, load_student
+from alumnus.scenes import PhotoMatches, match_photographs
 from alumnus.teachers import fetch_weights, keep_weights
 from alumnus.text_files import check_picture
 from alumnus.training.distributed import ALONE, join_world
@@ -48,6 +51,7 @@ __all__ = [
     "DemoResult",
     "DistillResult",
     "FinetuneResult",
+    "PhotoMatches",
     "cache",
     "demo",
     "diagnose",
@@ -56,6 +60,7 @@ __all__ = [
     "extract",
     "finetune",
     "get",
+    "match",
     "people",
     "plan",
     "replay",
@@ -421,6 +426,40 @@ def visualize(
     chosen = choose_device(device)
     rows = [row for row in measure.models_of(models, chosen) if row.kind != "baseline"]
     return write_sheet(rows, shown, path, at=place, size_px=size, device=chosen)
+
+
+def match(
+    left: str | Path | Image.Image,
+    right: str | Path | Image.Image,
+    model: str | Path | TwoViewNetwork,
+    out: str | Path | None = None,
+    *,
+    encoder: str | None = None,
+    focal: float | list[float] | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> PhotoMatches:
+    """Match two photographs of one scene, of any sizes, and find the right one's camera.
+
+        found = alumnus.match("left.jpg", "right.jpg", "mast3r.pth", out="found")
+        found.left, found.right, found.confidence  # [k, 2] pixels twice, [k]
+        found.pose  # of the right camera; None where the matches agree on none
+
+    `model` and `encoder` are those of `load_two_view`, or a network that is open. `focal`, px, is
+    that of both photographs, or a list of two; estimated where not given. The folder `out` gets
+    matches.csv, cameras.json and matches.png. ValueError in one sentence for what cannot work,
+    before anything is computed.
+    """
+    return match_photographs(
+        left,
+        right,
+        model,
+        None if out is None else Path(out).expanduser(),
+        encoder=encoder,
+        focal=focal,
+        overwrite=overwrite,
+        device=device,
+    )
 
 
 def people(

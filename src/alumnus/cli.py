@@ -361,6 +361,40 @@ def visualize(
 
 
 @app.command()
+def match(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two photographs, of any sizes; out=FOLDER for matches, cameras and a picture",
+            metavar="LEFT RIGHT [out=FOLDER]",
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="MASt3R's file, folder with two_view.safetensors, miniworld-rooms")
+    ],
+    encoder: Annotated[
+        str | None, typer.Option(help="The model's encoder, where that is not with it")
+    ] = None,
+    focal: Annotated[
+        list[float] | None,
+        typer.Option(help="Focal length, px; give it twice if they differ; estimated if not given"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files in out=")] = False,
+) -> None:
+    """Match two photographs of a scene: `alumnus match LEFT RIGHT --model MAST3R out=OUT`."""
+    from alumnus import api
+
+    photographs, out = _photographs_and_out(words)
+    if len(photographs) != 2:
+        raise ValueError(f"name two photographs, not {len(photographs)}")
+    left, right = photographs
+    found = api.match(
+        left, right, model, out, encoder=encoder, focal=focal or None, overwrite=overwrite
+    )
+    print(found)
+
+
+@app.command()
 def people(
     words: Annotated[
         list[str],
@@ -387,14 +421,11 @@ def people(
     """Find people in photographs: where they are, in which pose: `alumnus people IMAGE out=OUT`."""
     from alumnus import api
 
-    out = [word.removeprefix("out=") for word in words if word.startswith("out=")]
-    images = [word for word in words if not word.startswith("out=")]
-    if len(out) > 1:
-        raise ValueError("give out=FOLDER once")
+    images, out = _photographs_and_out(words)
     found = api.people(
         images,
         model,
-        out[0] if out else None,
+        out,
         encoder=encoder,
         body=body,
         mesh=mesh,
@@ -502,6 +533,14 @@ def demo(
     stderr.print(f"\npictures: {escape(', '.join(map(str, result.pictures)))}")
     stderr.print(f"The encoder is in {escape(str(result.folder))}; load it with\n")
     print(result.how_to_load)
+
+
+def _photographs_and_out(words: list[str]) -> tuple[list[str], str | None]:
+    """Arguments that name files, and the one that reads out=FOLDER."""
+    out = [word.removeprefix("out=") for word in words if word.startswith("out=")]
+    if len(out) > 1:
+        raise ValueError("give out=FOLDER once")
+    return [word for word in words if not word.startswith("out=")], out[0] if out else None
 
 
 @contextmanager

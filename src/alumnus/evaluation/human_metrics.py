@@ -40,8 +40,12 @@ class Similarity(NamedTuple):
         return self.scale * points @ self.rotation.T + self.translation
 
 
-def fit_similarity(source: ArrayLike, target: ArrayLike) -> Similarity:  # [N, 3], [N, 3]
-    """The similarity that brings `source` nearest to `target`, in the sum of squares.
+def fit_similarity(
+    source: ArrayLike,  # [N, 3]
+    target: ArrayLike,  # [N, 3]
+    weights: ArrayLike | None = None,  # [N], at least 0; None: all the same
+) -> Similarity:
+    """The similarity that brings `source` nearest to `target`, in the weighted sum of squares.
 
     Proper: for a mirror image the nearest rotation is taken, never a reflection. All points of
     `source` in one place are moved without rotation and scale.
@@ -50,11 +54,12 @@ def fit_similarity(source: ArrayLike, target: ArrayLike) -> Similarity:  # [N, 3
     patterns", 1991.
     """
     a, b = _pair(source, target)
-    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
-    spread = ((a - mean_a) ** 2).sum()
+    w = np.ones((len(a), 1)) if weights is None else np.asarray(weights, np.float64)[:, None]
+    mean_a, mean_b = ((w * points).sum(axis=0) / w.sum() for points in (a, b))
+    spread = (w * (a - mean_a) ** 2).sum()
     if spread == 0:
         return Similarity(np.eye(3), mean_b - mean_a, 1.0)
-    u, values, vt = np.linalg.svd((b - mean_b).T @ (a - mean_a))
+    u, values, vt = np.linalg.svd((w * (b - mean_b)).T @ (a - mean_a))
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])
     rotation = (u * signs) @ vt
     scale = float((values * signs).sum() / spread)

@@ -16,9 +16,17 @@ from alumnus.miniworld.pairs import Camera, Correspondences, correspondences, in
 from alumnus.miniworld.room import meet_room
 from alumnus.miniworld.surfaces import Surfaces, lit_colours, surfaces_met
 from alumnus.miniworld.vectors import Array, Vec, dot
-from alumnus.miniworld.viewpoints import OVERLAP, draw_cameras, ray_directions
+from alumnus.miniworld.viewpoints import OVERLAP, draw_cameras, draw_walk, ray_directions
 
-__all__ = ["KINDS", "MOST_THINGS", "ROOMS_VERSION", "RoomPair", "RoomView", "render_room"]
+__all__ = [
+    "KINDS",
+    "MOST_THINGS",
+    "ROOMS_VERSION",
+    "RoomPair",
+    "RoomView",
+    "render_room",
+    "render_walk",
+]
 
 S = TypeVar("S", bound=np.generic)
 
@@ -79,6 +87,24 @@ def render_room(seed: int, index: int, size_px: int = 64) -> RoomPair:
     names = ["floor", "wall", "ceiling", *(piece.kind for piece in scene.pieces)]
     kinds[: len(names)] = [KINDS.index(name) for name in names]
     return RoomPair((first, second), kinds)
+
+
+def render_walk(
+    seed: int, index: int, views: int, size_px: int = 64, *, overlap: float = 0.4
+) -> list[RoomView]:
+    """As many views, at least 2, from a way through one room; none of a `RoomPair`'s rooms.
+
+    The last shows about the share `overlap` of what the first one does, to which each view's own
+    `overlap` refers too.
+    """
+    rng = np.random.default_rng([seed, 3, index])
+    cameras = None
+    while cameras is None:
+        scene = draw_furnished(rng)
+        cameras = draw_walk(rng, scene, views, wanted=overlap)
+    lamp = rng.uniform((0.95, 0.85, 0.7), (1.1, 1.0, 0.95)).astype(np.float32)
+    found = [_render(scene, camera, size_px, lamp, np.ones(3, np.float32)) for camera in cameras]
+    return [view._replace(overlap=_correspondences(found[0], view).share) for view in found]
 
 
 def _correspondences(one: RoomView, other: RoomView) -> Correspondences:

@@ -11,7 +11,7 @@ from alumnus.miniworld.pairs import Camera
 from alumnus.miniworld.room import meet_room
 from alumnus.miniworld.vectors import Array, Point, Rotation, Vec, look_at
 
-__all__ = ["OVERLAP", "draw_cameras", "ray_directions"]
+__all__ = ["OVERLAP", "draw_cameras", "draw_walk", "ray_directions"]
 
 OVERLAP = (0.2, 0.9)  # share of the first view that the second one shows, drawn evenly
 
@@ -62,9 +62,30 @@ def draw_cameras(
             continue
         for _ in range(4):
             end = _draw_stand(rng, scene)
-            second = None if end is None else _on_the_way(scene, seen, start, end, wanted)
-            if second is not None and _worth_seeing(_glance(scene, second)):
-                return first, second
+            stand = None if end is None else _on_the_way(scene, seen, start, end, wanted)
+            if stand is not None and _worth_seeing(_glance(scene, _camera(stand))):
+                return first, _camera(stand)
+    return None
+
+
+def draw_walk(
+    rng: np.random.Generator, scene: Furnished, views: int, *, wanted: float
+) -> list[Camera] | None:
+    """Cameras evenly on a way through a room, of which the last shows the share `wanted` of what
+    the first one does. None where the room offers no such way."""
+    for _ in range(24):
+        start, end = _draw_stand(rng, scene), _draw_stand(rng, scene)
+        if start is None or end is None:
+            continue
+        last = _on_the_way(scene, _glance(scene, _camera(start)), start, end, wanted)
+        if last is None:
+            continue
+        stands = [_between(start, last, k / (views - 1)) for k in range(views)]
+        if all(
+            stands_free(scene, stand.eye) and _worth_seeing(_glance(scene, _camera(stand)))
+            for stand in stands
+        ):
+            return [_camera(stand) for stand in stands]
     return None
 
 
@@ -110,8 +131,8 @@ def _between(a: _Stand, b: _Stand, way: float) -> _Stand:
 
 def _on_the_way(
     scene: Furnished, seen: _Glance, start: _Stand, end: _Stand, wanted: float
-) -> Camera | None:
-    """The camera that leaves the wanted overlap; None if the way has none, or no room for it."""
+) -> _Stand | None:
+    """The stand that leaves the wanted overlap; None if the way has none, or no room for it."""
     near, far = 0.0, 1.0
     if _overlap(scene, seen, _camera(end)) > wanted:
         return None
@@ -123,7 +144,7 @@ def _on_the_way(
             return None
         left = _overlap(scene, seen, _camera(stand))
         if abs(left - wanted) <= _TOLERANCE:
-            return _camera(stand) if stands_free(scene, stand.eye) else None
+            return stand if stands_free(scene, stand.eye) else None
         near, far = (way, far) if left > wanted else (near, way)
     return None
 

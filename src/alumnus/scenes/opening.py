@@ -7,6 +7,7 @@ from pathlib import Path
 from alumnus import hub
 from alumnus.encoders import Encoder
 from alumnus.finetuning.head_files import load_head
+from alumnus.hardware import choose_device
 from alumnus.heads.two_view import TwoViewHead, TwoViewNetwork, load_two_view_head
 from alumnus.heads.two_view.released import build_dune_mast3r, build_mast3r, read_mast3r
 from alumnus.miniworld import teacher_folder
@@ -15,7 +16,7 @@ from alumnus.spelling import unknown
 from alumnus.teachers import TEACHERS, Teacher, as_encoder, load_teacher
 from alumnus.tensor_files import read_description
 
-__all__ = ["NAMED", "load_two_view"]
+__all__ = ["NAMED", "load_two_view", "opened_network"]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,16 @@ def load_two_view(
     if encoder is not None:
         raise ValueError(f"{path} holds its own encoder: leave encoder={encoder} out")
     return build_mast3r(released)
+
+
+def opened_network(
+    model: str | Path | TwoViewNetwork, encoder: str | None, device: str
+) -> TwoViewNetwork:
+    """A network by name on a device ("auto": the accelerator, if any); one that is open stays."""
+    if isinstance(model, TwoViewNetwork):
+        return model
+    chosen = choose_device(device)
+    return load_two_view(model, encoder=encoder).to(chosen)
 
 
 def _of_folder(path: Path, encoder: str | Path | Encoder | None) -> TwoViewNetwork:

@@ -19,6 +19,16 @@ class Photo:
     images: Tensor  # [1, 3, H, W] ImageNet-normalised
     scale: tuple[float, float]  # pixels of the resized photograph per pixel of the original, x, y
     offset: tuple[int, int]  # px that the crop leaves out on the left and at the top
+    size: tuple[int, int]  # width and height of the photograph itself, px
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Where in `images` the middle of the photograph is, (x, y)."""
+        x, y = (
+            side / 2 * scale - left - 0.5
+            for side, scale, left in zip(self.size, self.scale, self.offset, strict=True)
+        )
+        return x, y
 
     def in_original(self, xy: Tensor) -> Tensor:  # [..., 2] -> [..., 2]
         """Where pixels (x, y) of `images` are in the photograph itself.
@@ -60,4 +70,5 @@ def prepare_photo(
         images=normalised_pixels(resized.crop((left, top, left + width, top + height))),
         scale=(resized.width / image.width, resized.height / image.height),
         offset=(left, top),
+        size=image.size,
     )

@@ -1,0 +1,45 @@
+"""Photographs in files, and the folder that results go to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from alumnus.data.decode import decode_rgb
+from alumnus.data.folder import EXTENSIONS
+
+__all__ = ["check_free", "photographs_in", "read_photograph"]
+
+
+def read_photograph(photo: str | Path | Image.Image) -> Image.Image:
+    """RGB, turned as its EXIF orientation says; ValueError, one sentence, for any other file."""
+    if isinstance(photo, Image.Image):
+        return photo.convert("RGB")
+    path = Path(photo).expanduser()
+    if not path.is_file():
+        raise ValueError(f"there is no photograph {str(photo)!r}")
+    return decode_rgb(path.read_bytes(), source=str(path.parent), identity=path.name)
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """The images in a folder, by name; those in folders below are left out."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+    )
+
+
+def check_free(folder: Path | None, names: Sequence[str], *, overwrite: bool) -> None:
+    """ValueError where a folder is a file, or would lose one of these files."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out={folder} is a file: name a folder")
+    there = [name for name in names if (folder / name).exists()]
+    if there and not overwrite:
+        raise ValueError(
+            f"{folder} holds {there[0]} already: add --overwrite, or choose another folder"
+        )

@@ -1,0 +1,105 @@
+"""Photographs two by two: what a network says of every pair, in both orders.
+
+Axes: H W pixels of a photograph as the network sees it, C channels of a descriptor.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alumnus.heads.two_view import (
+    ConfidenceRange,
+    Photo,
+    PixelMatches,
+    TwoViewNetwork,
+    ViewPrediction,
+    matches_both_ways,
+    within_border,
+)
+
+__all__ = ["Pointmaps", "Seen", "both_orders", "matched", "predict_pairs", "sureness"]
+
+STARTS = 64  # of matches, along the long side
+BORDER = 3 / 512  # of the long side: matches nearer to an edge are left out
+NEAR = 0.1  # of its distance, two points for the same match agree
+LEAST_AGREE = 32  # matches whose points agree; of two rooms that are not the same up to 26 did
+
+
+class Pointmaps(NamedTuple):
+    """Points of two photographs in the frame of the first, and how sure they are."""
+
+    first: int  # numbers of the photographs
+    second: int
+    own: Tensor  # [H, W, 3]
+    other: Tensor  # [H', W', 3]
+    own_sure: Tensor  # [H, W], from 0
+    other_sure: Tensor  # [H', W']
+
+    def swapped_names(self) -> tuple[int, int]:
+        """The pair, the second photograph first."""
+        return self.second, self.first
+
+
+class Seen(NamedTuple):
+    """A pair in both orders."""
+
+    there: Pointmaps
+    back: Pointmaps
+    agree: int  # matches whose points agree, in the first order
+
+
+def sureness(conf: Tensor, within: ConfidenceRange) -> Tensor:
+    """A weight from 0 of a confidence: ln(1 + conf - low), small where a network knows nothing."""
+    return (conf - within.low).clamp(min=0).log1p()
+
+
+def matched(first: ViewPrediction, second: ViewPrediction, pair: int = 0) -> PixelMatches:
+    """Matches of one pair of a batch, from a grid of starts in either picture."""
+    one, other = first.desc[pair], second.desc[pair]
+    side = max(*one.shape[:2], *other.shape[:2])
+    found = matches_both_ways(one, other, every=max(1, side // STARTS))
+    return within_border(found, one, other, border_px=max(1, round(BORDER * side)))
+
+
+@torch.no_grad()
+def both_orders(
+    network: TwoViewNetwork, i: int, j: int, photos: tuple[Photo, Photo], *, step: int = 1
+) -> Seen:
+    """What the network says of photographs i and j, of every `step`-th pixel; on the CPU."""
+    device = next(network.parameters()).device
+    there, back = network.both_ways(*(photo.images.to(device) for photo in photos))
+    found = matched(*there)
+    (x1, y1), (x2, y2) = found.first.T, found.second.T
+    points, same = there[0].points[0, y1, x1], there[1].points[0, y2, x2]
+    near = (points - same).norm(dim=-1) < NEAR * points.norm(dim=-1)
+    low = network.head.spec.conf
+    maps = [
+        Pointmaps(
+            first,
+            second,
+            *(view.points[0, ::step, ::step].cpu() for view in views),
+            *(sureness(view.conf[0, ::step, ::step], low).cpu() for view in views),
+        )
+        for first, second, views in ((i, j, there), (j, i, back))
+    ]
+    return Seen(maps[0], maps[1], int(near.sum()))
+
+
+def predict_pairs(
+    network: TwoViewNetwork,
+    photos: list[Photo],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    step: int = 1,
+    on_pair: Callable[[Seen], object] = lambda seen: None,
+) -> list[Seen]:
+    """The pairs that overlap: those with at least 32 matches whose points agree."""
+    found = []
+    for i, j in pairs:
+        seen = both_orders(network, i, j, (photos[i], photos[j]), step=step)
+        on_pair(seen)
+        if seen.agree >= LEAST_AGREE:
+            found.append(seen)
+    return found
