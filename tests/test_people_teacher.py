@@ -12,10 +12,10 @@ from alumnus.heads.people import load_people
 from alumnus.miniworld import MiniworldSource, render_person, teacher_folder
 from alumnus.miniworld.fit import normalised
 from alumnus.miniworld.people_bodies import PeopleData, read_people
+from alumnus.miniworld.people_learning import predict
 from alumnus.miniworld.people_pictures import drawn_over, predicted_sheet
 from alumnus.miniworld.score_people import constant_scores, shipped_scores
 from alumnus.miniworld.torch_body import TorchBody
-from alumnus.miniworld.train_people import predict
 from alumnus.runs import load_encoder
 from alumnus.teachers import load_teacher
 

@@ -16,9 +16,10 @@ from alumnus.miniworld.body import BONES
 from alumnus.miniworld.fit import SPEC, FitSettings
 from alumnus.miniworld.people_bodies import PeopleData, labelled, placed, read_people
 from alumnus.miniworld.people_errors import people_errors
+from alumnus.miniworld.people_learning import HEAD_SPEC, evaluate, start_at_the_mean
 from alumnus.miniworld.people_readouts import blurred, gathered
 from alumnus.miniworld.torch_body import TorchBody
-from alumnus.miniworld.train_people import HEAD_SPEC, evaluate, start_at_the_mean, train
+from alumnus.miniworld.train_people import train
 from alumnus.runs import load_encoder
 
 CHUNK = 96

@@ -76,7 +76,7 @@ def finetune(
         typer.Argument(help="Settings as key=value: data=PATH out=FOLDER (docs/finetune.md)"),
     ] = None,
     *,
-    head: Annotated[str, typer.Option(help="classes, segmentation, depth or two-view")],
+    head: Annotated[str, typer.Option(help="classes, segmentation, depth, two-view or people")],
     unfrozen: Annotated[
         bool, typer.Option("--unfrozen", help="Train the encoder too, more slowly")
     ] = False,

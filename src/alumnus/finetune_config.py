@@ -20,7 +20,7 @@ __all__ = [
     "to_yaml",
 ]
 
-HeadName = Literal["classes", "segmentation", "depth", "two-view"]
+HeadName = Literal["classes", "segmentation", "depth", "two-view", "people"]
 EPOCHS = 20.0
 OF_UNFROZEN = ("encoder_lr", "layer_decay")
 
@@ -78,7 +78,7 @@ class FinetuneConfig(Section):
     augment: bool = Field(
         False,
         description="random crops, whose features are computed in each step; always if unfrozen, "
-        "and of two views",
+        "and of two views and people",
     )
     epochs: float | None = Field(
         None, gt=0, description="passes over the training images; null: 20, or by `steps`"
@@ -87,10 +87,14 @@ class FinetuneConfig(Section):
         None, description="optimiser steps, or `epochs`: the last one given counts"
     )
     batch_size: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="images, windows or pairs of a step; null: 32 of classes, else 16"
+        None,
+        description="images, windows or pairs of a step; null: 32 of classes, 64 of people, "
+        "else 16",
     )
     lr: float | None = Field(
-        None, gt=0, description="peak rate of the head; null: 3e-3, of two-view 5e-4"
+        None,
+        gt=0,
+        description="peak rate of the head; null: 3e-3, of two-view 5e-4, of people 1.2e-3",
     )
     encoder_lr: float = Field(1e-4, gt=0, description="peak rate of an unfrozen encoder's end")
     layer_decay: float = Field(
@@ -99,7 +103,7 @@ class FinetuneConfig(Section):
     weight_decay: float | None = Field(
         None,
         ge=0,
-        description="of AdamW, not on biases and 1-D tensors; null: 1e-4, of two-view and "
+        description="of AdamW, not on biases and 1-D tensors; null: 1e-4, of two-view, people and "
         "unfrozen 0.05",
     )
     warmup: Probability = Field(0.05, description="share of the run, before the cosine to 0")

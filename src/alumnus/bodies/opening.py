@@ -4,6 +4,8 @@ from pathlib import Path
 
 from alumnus import hub
 from alumnus.encoders import Encoder
+from alumnus.finetuning.head_files import load_head
+from alumnus.finetuning.people.model import PeopleModel
 from alumnus.heads.people import PeopleNetwork, load_multihmr, load_people
 from alumnus.miniworld import teacher_folder
 from alumnus.runs import is_encoder
@@ -25,6 +27,7 @@ def load_people_network(
     |---|---|
     | `miniworld-people` | the teacher that is shipped |
     | folder with people.safetensors, or that file | beside it, or `encoder` |
+    | result of `alumnus finetune --head people` | the one it was trained on; `encoder` says where |
     | Multi-HMR's file (`.pt`), a URL, `hf:ORG/REPO/FILE` | within |
 
     `encoder` is whatever `alumnus evaluate` takes (a run, an encoder, a released checkpoint, a
@@ -33,6 +36,8 @@ def load_people_network(
     if name in NAMED:
         return _of_folder(teacher_folder("people"), encoder)
     path = Path(name).expanduser()
+    if (path / "head.json").is_file():
+        return _finetuned(path, encoder)
     if path.is_dir() or (path.is_file() and path.suffix == ".safetensors"):
         return _of_folder(path, encoder)
     if not path.is_file() and not str(name).startswith(hub.ELSEWHERE):
@@ -48,3 +53,12 @@ def _of_folder(path: Path, encoder: str | Path | Encoder | None) -> PeopleNetwor
     if encoder is None and not is_encoder(beside):
         raise ValueError(f"there is no encoder beside {path}: name one with encoder=PATH")
     return PeopleNetwork(open_encoder(beside if encoder is None else encoder), head).eval()
+
+
+def _finetuned(path: Path, encoder: str | Path | Encoder | None) -> PeopleNetwork:
+    if isinstance(encoder, Encoder):
+        raise ValueError(f"{path} knows its encoder: leave encoder= out, or say where it is now")
+    model = load_head(path, encoder=None if encoder is None else str(encoder))
+    if not isinstance(model, PeopleModel):
+        raise ValueError(f"{path} holds a head for {model.spec.kind}, not for people")
+    return model.network

@@ -19,10 +19,13 @@ from alumnus.finetuning.classes import ClassModel, class_course
 from alumnus.finetuning.course import Course
 from alumnus.finetuning.depth import DepthModel, depth_course
 from alumnus.finetuning.head_model import HeadModel, HeadSpec
+from alumnus.finetuning.people.course import people_course
+from alumnus.finetuning.people.model import PeopleModel
 from alumnus.finetuning.segmentation import SegmentationModel, segmentation_course
 from alumnus.finetuning.two_view.course import two_view_course
 from alumnus.finetuning.two_view.model import TwoViewModel
 from alumnus.heads import load_linear_head, save_linear_head
+from alumnus.heads.people import PeopleHead, load_people, save_people
 from alumnus.heads.two_view import TwoViewHead, load_two_view_head, save_two_view_head
 
 __all__ = ["KINDS", "HeadKind"]
@@ -48,6 +51,10 @@ class HeadKind:
 
 def _save_two_view(head: TwoViewHead, path: Path) -> None:
     save_two_view_head(path.parent, head)
+
+
+def _save_people(head: PeopleHead, path: Path) -> None:
+    save_people(path.parent, head)
 
 
 KINDS: dict[HeadName, HeadKind] = {
@@ -96,5 +103,19 @@ KINDS: dict[HeadName, HeadKind] = {
         weights="two_view.safetensors",
         save=_save_two_view,
         load=load_two_view_head,
+    ),
+    "people": HeadKind(
+        task="body",
+        score="PVE",
+        metric="mean error of vertices relative to the pelvis (PVE), mm",
+        details=("pa_pve_mm", "mpjpe_mm", "pa_mpjpe_mm", "pck", "precision", "recall"),
+        batch_size=64,
+        lr=1.2e-3,
+        weight_decay=0.05,
+        course=people_course,
+        model=PeopleModel,
+        weights="people.safetensors",
+        save=_save_people,
+        load=load_people,
     ),
 }

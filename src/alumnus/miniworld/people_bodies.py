@@ -68,16 +68,19 @@ def read_people(source: MiniworldSource) -> PeopleData:
     return PeopleData(images=found.pop("image"), mask=mask, head=joints[:, HEAD].clone(), **found)
 
 
-def labelled(view: View, body: TorchBody) -> tuple[Cells, Bodies]:
+def labelled(
+    view: View, body: TorchBody, *, patch_size: int = SPEC.patch_size or 0
+) -> tuple[Cells, Bodies]:
     """What is to be predicted, and at which cells."""
-    count, side = len(view.images), SPEC.image_size
+    count, side, device = len(view.images), view.images.shape[-1], view.images.device
+    grid = side // patch_size
     posed = body(view.shape, view.rotations)
     joints, vertices = (p + view.translation[:, None] for p in (posed.joints, posed.vertices))
     head = joints[:, HEAD]
     location = project(head[:, None], view.K)[:, 0]
-    row, column, offset = cell_targets(location, grid=GRID, patch_size=SPEC.patch_size)
-    cells = Cells(torch.arange(count), row, column)
-    scores = torch.zeros(count, GRID, GRID)
+    row, column, offset = cell_targets(location, grid=grid, patch_size=patch_size)
+    cells = Cells(torch.arange(count, device=device), row, column)
+    scores = torch.zeros(count, grid, grid, device=device)
     scores[cells] = 1.0
     truth = Bodies(
         scores=scores,
@@ -98,7 +101,7 @@ def labelled(view: View, body: TorchBody) -> tuple[Cells, Bodies]:
 def placed(people: People, K: Tensor, body: TorchBody) -> Bodies:
     """Predicted people as bodies in space, their head joint where the head says."""
     root, others = people.rotations[:, :1], people.rotations[:, 1:]
-    upright = torch.eye(3).expand_as(root)
+    upright = torch.eye(3).to(root).expand_as(root)
     vertices, joints = place(
         *body(people.shape, torch.cat([upright, others], dim=1)),
         root=root[:, 0],

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alumnus.evaluation.human_metrics import mpjpe_mm, pa_mpjpe_mm, pa_pve_mm, pve_mm
+from alumnus.evaluation.human_metrics import match_people, mpjpe_mm, pa_mpjpe_mm, pa_pve_mm, pve_mm
 from alumnus.evaluation.joints import Pairs, pck
 from alumnus.heads.people.losses import Bodies
 from alumnus.miniworld.body import JOINTS
 
-__all__ = ["TORSO", "people_errors"]
+__all__ = ["TORSO", "count_detections", "people_errors", "precision_and_recall"]
 
 _NAMES = [name for name, _ in JOINTS]
 _SCORED = range(1, len(JOINTS))  # the pelvis is where both are centred
@@ -53,3 +53,25 @@ def people_errors(
     flat = pck(found.joint_pixels / side_px, seen, sizes, torso=TORSO)
     means = dict(zip(names, np.mean(per_person, axis=0).tolist(), strict=True))
     return {**means, "pck": flat.pck, "joints_px": flat.mean_error_px}
+
+
+def count_detections(
+    pixels: Tensor,  # [P, J, 2] of everyone who was detected
+    image: Tensor,  # [P] in which picture
+    truth: Tensor,  # [B, J, 2] of the one person of each picture
+) -> Tensor:  # [3]
+    """How many detections are right and how many wrong, and how many people are missed."""
+    counts = torch.zeros(3)
+    for i in range(len(truth)):
+        met = match_people(pixels[image == i], truth[i : i + 1])
+        counts += torch.tensor([len(met.matches), len(met.false_positives), len(met.misses)])
+    return counts
+
+
+def precision_and_recall(counts: Tensor) -> dict[str, float]:
+    """Percentages of what `count_detections` counts."""
+    right, wrong, missed = counts.tolist()
+    return {
+        "precision": 100 * right / max(right + wrong, 1),
+        "recall": 100 * right / max(right + missed, 1),
+    }

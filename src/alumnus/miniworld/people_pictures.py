@@ -17,9 +17,9 @@ from alumnus.heads.people import PeopleHead, load_people
 from alumnus.miniworld import MiniworldSource, render_person, teacher_folder
 from alumnus.miniworld.body import load_body
 from alumnus.miniworld.people_bodies import read_people, true_bodies
+from alumnus.miniworld.people_learning import predict
 from alumnus.miniworld.sheet import Picture, tiled
 from alumnus.miniworld.torch_body import TorchBody
-from alumnus.miniworld.train_people import predict
 from alumnus.miniworld.vectors import Array
 from alumnus.runs import load_encoder
 

@@ -12,9 +12,13 @@ from alumnus.heads.people import load_people
 from alumnus.miniworld import MiniworldSource, teacher_folder
 from alumnus.miniworld.fit import SPEC, in_words
 from alumnus.miniworld.people_bodies import PeopleData, read_people, true_bodies
-from alumnus.miniworld.people_errors import people_errors
+from alumnus.miniworld.people_errors import (
+    count_detections,
+    people_errors,
+    precision_and_recall,
+)
+from alumnus.miniworld.people_learning import evaluate, mean_rotations
 from alumnus.miniworld.torch_body import TorchBody
-from alumnus.miniworld.train_people import evaluate, mean_rotations
 from alumnus.runs import load_encoder
 
 __all__ = ["constant_scores", "shipped_scores"]
@@ -52,7 +56,9 @@ def constant_scores(
             joint_pixels=known.joint_pixels.mean(dim=0).expand_as(truth.joint_pixels),
         )
         errors = people_errors(found, truth, test.visible, side_px=SPEC.image_size)
-        scores[name] = dict(errors)
+        everyone = torch.arange(len(test))
+        counts = count_detections(found.joint_pixels, everyone, truth.joint_pixels)
+        scores[name] = {**errors, **precision_and_recall(counts)}
     return scores
 
 

@@ -1,0 +1,1 @@
+"""The head `people`: place, pose and shape of the people in a picture."""
