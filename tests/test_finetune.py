@@ -418,7 +418,7 @@ def test_a_resumed_dense_head_equals_an_uninterrupted_one_bit_for_bit(
 @pytest.mark.parametrize(
     ("head", "word", "sentence"),
     [
-        ("classes", "layers=2", "layers are those of segmentation and depth: classes see one"),
+        ("classes", "layers=2", "layers are those of segmentation and depth: classes sees one"),
         ("segmentation", "max_depth=5", "max_depth is that of depth, not of segmentation"),
         ("depth", "max_depth=-1", "max_depth is -1, but must be greater than 0"),
         ("depth", "augment=maybe", "augment is 'maybe', but must be a valid boolean"),
