@@ -567,7 +567,7 @@ def test_an_encoder_has_the_same_default_size_frozen_or_not(
 def test_teachers_that_cannot_be_trained_say_so(colours: Path, tmp_path: Path) -> None:
     settings = (*QUICK, f"data={colours}", f"out={tmp_path / 'out'}")
     with pytest.raises(
-        ValueError, match="red can neither be trained on nor carry two views: only ViTs"
+        ValueError, match="red can neither be trained on nor see two views or people: only ViTs"
     ):
         api.finetune(EYES, *settings, head="classes", unfrozen=True)
     assert not (tmp_path / "out").exists()

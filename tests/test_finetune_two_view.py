@@ -110,7 +110,9 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(
     words = (*QUICK, f"out={tmp_path / 'out'}")
     widths = ("two_view.width=30", "two_view.heads=4")
     objects = "data=miniworld:objects:test[:4],miniworld:rooms:test[:4]"
-    with pytest.raises(ValueError, match="red can neither be trained on nor carry two views"):
+    with pytest.raises(
+        ValueError, match="red can neither be trained on nor see two views or people"
+    ):
         api.finetune("python:toys:red", *words, head="two-view")
     with pytest.raises(ValueError, match="decoders of width 30 cannot have 4 heads"):
         api.finetune(encoder, *words, *widths, head="two-view")

@@ -35,7 +35,8 @@ def as_encoder(teacher: Teacher) -> tuple[Encoder, EncoderSpec]:
     else:
         raise ValueError(
             f"{teacher.name} can neither be trained on nor see two views or people: only ViTs of "
-            "alumnus and timm's models can; frozen it can have a head for classes, segmentation or depth"
+            "alumnus and timm's models can; frozen it can have a head for classes, segmentation or "
+            "depth"
         )
     spec = replace(spec, mean=tuple(teacher.mean), std=tuple(teacher.std))
     encoder = fill(build_encoder(spec), state, what=f"the weights of {teacher.name}")
