@@ -45,7 +45,7 @@ docs: $(READY)  ## write the tables of docs/configuration.md and docs/finetune.m
 BENCHMARKS := augmentation augmentation_table file_list logistic miniworld_render precision
 
 bench: $(READY)  ## speed and memory, one script after the other (minutes)
-	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:  ## remove the environment and caches of tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

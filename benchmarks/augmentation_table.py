@@ -1,6 +1,6 @@
 """Our augmentation beside torchvision's: what is drawn, and what a draw does to pixels.
 
-    python benchmarks/augmentation_table.py [FOLDER_OR_PACK] [--draws 10000] [--repeats 6]
+    python -m benchmarks.augmentation_table [FOLDER_OR_PACK] [--draws 10000] [--repeats 6]
 
 Both sides draw for images of 500 x 375 px with UNIC's settings; `z` is the difference in standard
 errors, and the repeats with other seeds say how large it becomes by chance. Pixels: the same
@@ -26,7 +26,7 @@ from alumnus.data.colour import develop
 from alumnus.data.decode import decode_rgb
 from alumnus.data.pixels import view
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
-from augmentation import jpegs_below, made_jpegs
+from benchmarks.augmentation import jpegs_below, made_jpegs
 
 HEIGHT_PX, WIDTH_PX, SIDE_PX = 375, 500, 224
 JITTER = ("brightness", "contrast", "saturation", "hue")

@@ -1,18 +1,17 @@
-"""A short distillation in one or several processes; a module for the processes of a test.
-
-`python -m torch.distributed.run --nproc-per-node N rank_runs.py CASES.json` does all cases.
-"""
+"""A short distillation in one or several processes, which find each other as under torchrun."""
 
 import json
-import sys
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, not in __all__
 
 from alumnus import assembly
 from alumnus.config import load_config
@@ -23,6 +22,10 @@ from alumnus.training.checkpoint import Checkpoints
 from alumnus.training.distributed import World, join_world
 from alumnus.training.loop import Interval, NonFiniteError, Trainer
 from alumnus.training.sharding import whole
+from forked import started
+
+PATIENCE_S = 240
+STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,55 @@ class Case:
     recipe: str
     words: list[str]
     folder: str  # of the results
-    steps: int = 20
-    of: int = 20  # steps of the whole run, which the schedules follow
+    steps: int = STEPS  # of a whole run of STEPS, which the schedules follow
     double: bool = True
     poison: int | None = None  # step in which one image is not finite
-    checkpoints: str | None = None  # folder; a checkpoint that is there is taken up
+    checkpoints: str | None = None  # folder
+    takes_up: str | None = None  # checkpoints of another case, copied there to begin with
 
 
-def main() -> None:
-    """All cases of a file, in this process of those that torchrun started."""
+def run_together(ranks: int, cases: Sequence[Case], folder: Path) -> None:
+    """All cases, one after the other, in so many processes.
+
+    AssertionError with what they said where one fails.
+    """
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # as torchrun has
+    everywhere = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "WORLD_SIZE": str(ranks),
+    }
+    outputs = [folder / f"output-{rank}-of-{ranks}.txt" for rank in range(ranks)]
+    processes = [
+        started(
+            run_cases,
+            cases,
+            output=output,
+            variables={**everywhere, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank, output in enumerate(outputs)
+    ]
+    for process in processes:
+        process.join(PATIENCE_S)
+        process.kill()
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise AssertionError("\n".join(output.read_text()[-2000:] for output in outputs))
+
+
+def run_cases(cases: Sequence[Case]) -> None:
+    """In one of the processes."""
     torch.set_num_threads(1)
-    cases = [Case(**case) for case in json.loads(Path(sys.argv[1]).read_text())]
     with join_world(torch.device("cpu")) as world:
         for case in cases:
             run_case(case, world)
 
 
-def write_cases(cases: list[Case], path: Path) -> Path:
-    """The file that `main` reads."""
-    path.write_text(json.dumps([asdict(case) for case in cases]))
-    return path
-
-
 def run_case(case: Case, world: World) -> None:
     """Train, and leave NAME.safetensors and, from each process, NAME.RANK.json."""
-    config = load_config(Path(case.recipe), [*case.words, f"optim.steps={case.of}"])
+    config = load_config(Path(case.recipe), [*case.words, f"optim.steps={STEPS}"])
     assert isinstance(config.optim.batch_size, int), "toys name their batch"
     teachers = assembly.load_teachers(config)
     images = assembly.open_images(config, [teacher.domain for teacher in teachers.values()])
@@ -102,7 +129,9 @@ def run_case(case: Case, world: World) -> None:
         world=world,
         on_log=note,
     )
-    if case.checkpoints:
+    if case.takes_up:
+        copy = partial(shutil.copytree, case.takes_up, str(case.checkpoints))
+        world.first_alone(copy)
         trainer.resume()
     with nullcontext() if case.poison is None else suppress(NonFiniteError):
         trainer.run()
@@ -121,7 +150,3 @@ def state_of(run: Distillation) -> dict[str, Tensor]:
         if name.endswith("qkv.bias"):
             tensor.chunk(3)[1].zero_()  # no true gradient: see DESIGN, AdamW's eps
     return state
-
-
-if __name__ == "__main__":
-    main()

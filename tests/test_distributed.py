@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 from dataclasses import replace
@@ -12,14 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import rank_runs
 import toys
 from alumnus import api
 from alumnus.training.distributed import World
-from rank_runs import Case
+from rank_runs import STEPS, Case, run_case, run_together
 from torchrun import started
 
-TESTS = Path(__file__).parent
 KINDS = {
     "sum": ["departures.aggregation=sum", "standardize.kind=batch"],
     "released": ["departures.scope=global", "standardize.kind=running"],
@@ -54,19 +51,6 @@ def case_of(place: Path, name: str, *words: str, **settings: object) -> Case:
     return replace(case, **settings)  # type: ignore[arg-type]
 
 
-def torchrun(ranks: int, cases: list[Case], place: Path) -> None:
-    """All cases in so many processes."""
-    file = rank_runs.write_cases(cases, place / f"cases-{ranks}.json")
-    done = started(ranks, [str(TESTS / "rank_runs.py"), str(file)])
-    said, _ = done.communicate(timeout=240)
-    assert done.returncode == 0, own_words(said)
-
-
-def own_words(said: str) -> str:
-    """What the processes said, without what torchrun adds."""
-    return said.split("torch.distributed.elastic")[0][-4000:]
-
-
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Path:
     """Results of every case in one process, and in two, or four."""
@@ -77,28 +61,31 @@ def trained(place: Path) -> Path:
             words = [f"train.parallel={parallel}", *KINDS[kind]]
             case = case_of(place, name, *words, double=double)
             if parallel == "ddp":
-                rank_runs.run_case(replace(case, name=f"{kind}-alone-{double}"), World())
+                run_case(replace(case, name=f"{kind}-alone-{double}"), World())
             by_ranks[4 if kind == "sum" else 2].append(case)
     stored = place / "checkpoints"
     for parallel in ("ddp", "fsdp2"):
         words = [f"train.parallel={parallel}", *KINDS["released"]]
         half = case_of(
-            place, f"half-{parallel}", *words, steps=10, checkpoints=str(stored / parallel)
+            place, f"half-{parallel}", *words, steps=STEPS // 2, checkpoints=str(stored / parallel)
         )
         by_ranks[2].append(half)
     for parallel in ("ddp", "fsdp2"):
         words = [f"train.parallel={parallel}", *KINDS["uncertainty"]]
         before = case_of(place, f"before-{parallel}", *words, steps=3)
         by_ranks[2] += [before, replace(before, name=f"bad-{parallel}", steps=6, poison=3)]
-    torchrun(2, by_ranks[2], place)
+    run_together(2, by_ranks[2], place)
     for parallel in ("ddp", "fsdp2"):
         words = [f"train.parallel={parallel}", *KINDS["released"]]
-        again = case_of(place, f"again-{parallel}", *words, checkpoints=str(stored / parallel))
-        by_ranks[4].append(again)
-        alone = replace(again, name=f"again-alone-{parallel}", checkpoints=str(place / parallel))
-        shutil.copytree(stored / parallel, place / parallel)
-        rank_runs.run_case(alone, World())
-    torchrun(4, by_ranks[4], place)
+        taken_up = str(stored / parallel)
+        for name in ("again", "again-alone"):
+            case = case_of(place, f"{name}-{parallel}", *words, takes_up=taken_up)
+            case = replace(case, checkpoints=str(place / case.name))
+            if name == "again":
+                by_ranks[4].append(case)
+            else:
+                run_case(case, World())
+    run_together(4, by_ranks[4], place)
     return place
 
 
@@ -150,7 +137,7 @@ def test_a_bad_image_in_one_process_stops_the_weights_of_all(trained: Path, para
 
 
 def test_a_sharded_checkpoint_has_a_file_from_each_process_and_no_pickle(trained: Path) -> None:
-    (folder,) = (trained / "fsdp2").glob("step-00000010")
+    folder = trained / "checkpoints" / "fsdp2" / f"step-{STEPS // 2:08d}"
     endings = sorted(path.suffix for path in folder.iterdir())
     assert endings == [".json", ".safetensors", ".safetensors"]
 
@@ -159,7 +146,7 @@ def test_a_process_that_dies_ends_the_others_and_one_alone_can_go_on(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = [
-        *case_of(place, "dying", "optim.steps=200", "train.checkpoints=10").words,
+        *case_of(place, "dying", "optim.steps=100", "train.checkpoints=10").words,
         "departures.scope=global",
         f"out={place / 'dying'}",
     ]

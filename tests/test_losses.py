@@ -47,6 +47,8 @@ def test_losses_and_their_gradients_equal_the_published(system: str) -> None:
         )
         for row, name in zip(loss_TB, targets, strict=True):
             torch.testing.assert_close(row, tensors[f"case{i}/per_image/{name}"], atol=1e-6, rtol=0)
+            stated = case["metrics"][f"loss/dist_{name}"]
+            assert row.mean().item() == pytest.approx(stated, abs=1e-6)
         loss = aggregate(loss_TB, torch.ones_like(loss_TB))
         assert loss.item() == pytest.approx(case["final_loss"], abs=1e-6)
         loss.backward()
@@ -116,8 +118,10 @@ def test_dropping_and_sharing_equal_the_published(system: str) -> None:
                 source_generic=generic,
             ).to(loss_TB.dtype)
         torch.testing.assert_close(coeff_TB, tensors["coeff_before"], atol=0, rtol=0)
+        share_TB = coeff_TB / coeff_TB.sum()
+        torch.testing.assert_close(share_TB, tensors["coeff_after"], atol=1e-7, rtol=0)
         torch.testing.assert_close(
-            coeff_TB / coeff_TB.sum(), tensors["coeff_after"], atol=1e-7, rtol=0
+            share_TB.sum(dim=1), tensors["teacher_coeff_sums"], atol=1e-6, rtol=0
         )
         loss = aggregate(loss_TB, coeff_TB)
         assert loss.item() == pytest.approx(case["final_loss"], abs=1e-6)

@@ -1,32 +1,19 @@
 """The scripts of docs/results/mini-dune.md: valid arms, tables that read what was written."""
 
-import importlib.util
-import sys
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from alumnus import measure
-from alumnus.config import load_config
+from alumnus.config import load_config, to_yaml
+from benchmarks.mini_dune import report
+from benchmarks.mini_dune import run as driver
+from benchmarks.result_pages import filled
+from benchmarks.unic_cifar import report as unic_report
 
-SCRIPTS = Path(__file__).parent.parent / "benchmarks" / "mini_dune"
-
-
-def script(name: str) -> ModuleType:
-    """A script under a name of its own: other benchmarks have a run.py too."""
-    spec = importlib.util.spec_from_file_location(f"mini_dune_{name}", SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-driver, report = script("run"), script("report")
 BENCH = driver.Bench(Path("runs/mini-dune"))
 ARMS = driver.arms()
 
@@ -130,8 +117,26 @@ def test_tables_have_the_spread_over_seeds_and_fit_the_page() -> None:
     assert set(tables) == {"headline", "bare", "ablations", "resolution"}
     assert "| student, bare | 40.0 ± 2.8 | 40.0 ± 0.0 | 125.0 ± 0.0 |" in tables["headline"]
     assert "| student | 96 | 30.0 |" in tables["resolution"]
-    filled = report.filled(page, tables)
-    assert report.filled(filled, tables) == filled
+    page = filled(page, tables)
+    assert filled(page, tables) == page
+
+
+def test_minutes_of_a_run_that_was_killed_are_those_of_its_steps(tmp_path: Path) -> None:
+    assert driver.minutes_before(tmp_path) == 0
+    config = load_config("mini-dune", ["optim.batch_size=30", "optim.accumulate=2"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    records = [{"step": 10, "images_per_s": 5.0}, {"step": 30, "images_per_s": 10.0}]
+    lines = [json.dumps(record) for record in records]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 4']))
+    assert driver.minutes_before(tmp_path) == pytest.approx(2 + 2)
+
+
+def test_the_tables_of_the_page_are_those_of_its_numbers() -> None:
+    results = Path(__file__).parent.parent / "docs" / "results"
+    for name, pages in (("mini-dune", report), ("unic-cifar", unic_report)):
+        page = (results / f"{name}.md").read_text()
+        runs = json.loads((results / f"{name}.json").read_text())["runs"]
+        assert filled(page, pages.tables(runs)) == page
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:

@@ -1,10 +1,6 @@
 """Miniworld's rooms: two views agree in depth, cameras and colours, and overlap as stated."""
 
 import hashlib
-import importlib
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,6 +19,7 @@ from alumnus.miniworld.solids import Part, Piece, Turn, collect
 from alumnus.miniworld.textures import plain
 from alumnus.miniworld.vectors import Vec, look_at
 from alumnus.miniworld.viewpoints import draw_cameras, ray_directions
+from plain_instructions import assert_same_plainly
 
 Values = NDArray[np.float64]
 FLOOR, CEILING = KINDS.index("floor"), KINDS.index("ceiling")
@@ -115,20 +112,7 @@ digest = hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
 
 @pytest.mark.slow
 def test_pictures_are_the_same_bit_for_bit_with_plain_instructions_and_other_blas_kernels() -> None:
-    numpy_core = importlib.import_module("numpy._core._multiarray_umath")
-    present = numpy_core.__cpu_features__
-    extra = [name for name in numpy_core.__cpu_dispatch__ if present.get(name)]
-    plainly = {"NPY_DISABLE_CPU_FEATURES": " ".join(extra), "OPENBLAS_CORETYPE": "Nehalem"}
-    here: dict[str, str] = {}
-    exec(HASH, here)
-    there = subprocess.run(
-        [sys.executable, "-c", HASH + "print(digest)"],
-        env={**os.environ, **plainly},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert there.stdout.strip() == here["digest"]
+    assert_same_plainly(HASH)
 
 
 def test_scenes_of_other_seeds_and_numbers_differ() -> None:

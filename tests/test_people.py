@@ -1,10 +1,6 @@
 """People of the miniworld: pictures are functions of (seed, index), and their labels are exact."""
 
-import importlib
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +22,7 @@ from alumnus.miniworld.people import project
 from alumnus.miniworld.postures import draw_posture
 from alumnus.miniworld.sheet import skeleton
 from alumnus.miniworld.vectors import cos_sin
+from plain_instructions import assert_same_plainly
 
 Array = NDArray[np.float32]
 NAMES = [name for name, _ in JOINTS]
@@ -88,20 +85,7 @@ digest = digest.hexdigest()
 
 @pytest.mark.slow
 def test_people_are_the_same_bit_for_bit_with_plain_instructions_and_other_blas_kernels() -> None:
-    numpy_core = importlib.import_module("numpy._core._multiarray_umath")
-    present = numpy_core.__cpu_features__
-    extra = [name for name in numpy_core.__cpu_dispatch__ if present.get(name)]
-    plainly = {"NPY_DISABLE_CPU_FEATURES": " ".join(extra), "OPENBLAS_CORETYPE": "Nehalem"}
-    here: dict[str, str] = {}
-    exec(HASH, here)
-    there = subprocess.run(
-        [sys.executable, "-c", HASH + "print(digest)"],
-        env={**os.environ, **plainly},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert there.stdout.strip() == here["digest"]
+    assert_same_plainly(HASH)
 
 
 def test_size_changes_the_sampling_and_not_the_scene() -> None:

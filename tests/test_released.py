@@ -263,6 +263,7 @@ def test_released_file_loads_and_equals_the_reference(system: str, suffix: str) 
         close(output.final.patches, data[f"{encoder}/x_norm_patchtokens"])
         if f"{encoder}/x_prenorm" in data:  # DUNE
             close(sequence(output.prenorm), data[f"{encoder}/x_prenorm"])
+            close(output.final.registers, data[f"{encoder}/x_norm_regtokens"])
         assert list(predictions) == released.info["args"]["teachers"]
         for teacher, tokens in predictions.items():
             for token_type in TOKEN_TYPES:

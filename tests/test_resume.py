@@ -5,8 +5,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,8 @@ from alumnus import api
 from alumnus.config import load_config
 from alumnus.training import checkpoint as module
 from alumnus.training.checkpoint import Checkpoints
+from forked import ForkServerProcess, alumnus_command
+from forked import started as started_process
 
 STEPS = 30
 PATIENCE_S = 120  # for one step, on a busy machine
@@ -55,27 +55,28 @@ def words(folder: Path, settings: Sequence[str], *, out: str) -> list[str]:
 
 
 @contextmanager
-def started(folder: Path, settings: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
+def started(folder: Path, settings: Sequence[str]) -> Iterator[ForkServerProcess]:
     """`alumnus distill --resume` in a process of its own, in the run folder "killed"."""
-    environment = dict(os.environ)
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
-        "ALUMNUS_CACHE": str(folder / "other-cache"),
-    }
-    command = [sys.executable, "-c", "from alumnus.cli import main; main()", "distill", "--resume"]
-    arguments = [str(folder / "toy.yaml"), *words(folder, settings, out="killed")]
-    arguments.append("data.workers=1")  # the run that nobody stops has none: no difference
-    with (folder / "output.txt").open("ab") as output:
-        process = subprocess.Popen(
-            [*command, *arguments], stdout=output, stderr=output, env=environment
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+    command = ["distill", "--resume", str(folder / "toy.yaml")]
+    command += words(folder, settings, out="killed")
+    command.append("data.workers=1")  # the run that nobody stops has none: no difference
+    process = started_process(
+        alumnus_command,
+        command,
+        output=folder / "output.txt",
+        variables={"ALUMNUS_CACHE": str(folder / "other-cache")},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def ended(process: ForkServerProcess) -> int | None:
+    """The exit code, waited for; None for one that goes on for too long."""
+    process.join(PATIENCE_S)
+    return process.exitcode
 
 
 def finished_steps(run: Path) -> int:
@@ -88,13 +89,13 @@ def finished_steps(run: Path) -> int:
     return int(json.loads(whole[-1])["step"]) if whole else 0
 
 
-def wait_for(folder: Path, step: int, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(folder: Path, step: int, process: ForkServerProcess) -> None:
     """Until the run in "killed" has finished a step."""
     waiting_since = time.monotonic()
     while finished_steps(folder / "killed") < step:
-        assert process.poll() is None, (folder / "output.txt").read_text()
+        assert process.is_alive(), (folder / "output.txt").read_text()
         assert time.monotonic() - waiting_since < PATIENCE_S
-        time.sleep(0.002)
+        time.sleep(0.005)
 
 
 def kill_after(folder: Path, settings: Sequence[str], step: int, *, delay_s: float) -> None:
@@ -106,7 +107,7 @@ def kill_after(folder: Path, settings: Sequence[str], step: int, *, delay_s: flo
 
 def finish(folder: Path, settings: Sequence[str]) -> None:
     with started(folder, settings) as process:
-        assert process.wait(PATIENCE_S) == 0, (folder / "output.txt").read_text()
+        assert ended(process) == 0, (folder / "output.txt").read_text()
 
 
 def assert_same_run(killed: Path, whole: Path) -> None:
@@ -208,9 +209,10 @@ def test_a_run_asked_to_stop_saves_its_state_says_so_and_goes_on_as_if_never_sto
     asked = signal.Signals[name]
     with started(images.parent, settings) as process:
         wait_for(images.parent, 5, process)
-        process.send_signal(asked)
-        process.send_signal(asked)  # by the cluster, then by torchrun
-        assert process.wait(PATIENCE_S) == 128 + asked
+        assert process.pid is not None
+        for _ in range(2):  # by the cluster, then by torchrun
+            os.kill(process.pid, asked)
+        assert ended(process) == 128 + asked
     said = (images.parent / "output.txt").read_text().splitlines()[-1]
     assert re.fullmatch(r"stopped on request after step \d+ of 30; .* --resume", said)
     (stored,) = (images.parent / "killed" / "checkpoints").iterdir()
@@ -225,7 +227,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_disturbs_nothing(images:
         wait_for(images.parent, 1, process)
         first = (images.parent / "output.txt").read_text()
         with started(images.parent, settings) as second:
-            assert second.wait(PATIENCE_S) == 2
+            assert ended(second) == 2
         said = (images.parent / "output.txt").read_text().removeprefix(first)
         assert "error: another run is writing to" in said
         step = finished_steps(images.parent / "killed")

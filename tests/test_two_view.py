@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from alumnus.heads.two_view import (
     load_two_view_head,
     save_two_view_head,
 )
-from alumnus.heads.two_view.predictions import PointScale, confidence, points_of
+from alumnus.heads.two_view.predictions import PointScale, Rise, confidence, points_of
 from alumnus.heads.two_view.view_heads import patches_to_pixels
 from alumnus.tokens import Grid, Tokens
 from golden_files import sub, threed
@@ -103,24 +103,30 @@ def compare_linear_points(case: str, tensors: dict[str, Tensor], settings: dict[
     close(points_of(raw[..., :3]), tensors[f"{case}/out/pts3d"], 2e-4)  # expm1 amplifies
     assert (raw.shape[-1] == 4) == (f"{case}/out/conf" in tensors)
     if raw.shape[-1] == 4:
-        _, low, high = settings["conf_mode"]
-        assert high == "inf"
-        close(confidence(raw[..., 3], ConfidenceRange(low)), tensors[f"{case}/out/conf"])
+        within = confidence_range(*settings["conf_mode"])
+        close(confidence(raw[..., 3], within), tensors[f"{case}/out/conf"])
+
+
+def confidence_range(rise: Rise, low: float | str, high: float | str) -> ConfidenceRange:
+    """As the fixtures write it."""
+    return ConfidenceRange(float(low), None if high == "inf" else float(high), rise)
 
 
 @pytest.mark.golden
 def test_scales_of_points_and_ranges_of_confidences_equal_the_published_ones() -> None:
     tensors = sub(threed("b_heads_linear_dpt")[0], "postprocess/")
-    scales: tuple[PointScale, ...] = ("exp", "square", "linear")
-    for scale in scales:
+    scales = [key.removeprefix("out/depth_") for key in tensors if key.startswith("out/depth_")]
+    assert set(scales) <= set(get_args(PointScale))
+    for scale in cast(list[PointScale], scales):
         close(points_of(tensors["in/xyz"], scale=scale), tensors[f"out/depth_{scale}"], 2e-4)
         assert not points_of(tensors["in/xyz"], scale=scale)[0].any()  # the zero vector
-    ranges = [key for key in tensors if key.startswith("out/conf_exp_")]
+    ranges = [key.removeprefix("out/conf_") for key in tensors if key.startswith("out/conf_")]
+    assert scales
     assert ranges
-    for key in ranges:
-        low, high = key.removeprefix("out/conf_exp_").split("_")
-        within = ConfidenceRange(float(low), None if high == "inf" else float(high))
-        close(confidence(tensors["in/conf"], within), tensors[key])
+    for name in ranges:
+        rise, low, high = name.split("_")
+        within = confidence_range(cast(Rise, rise), low, high)
+        close(confidence(tensors["in/conf"], within), tensors[f"out/conf_{name}"])
 
 
 def test_points_at_the_origin_have_a_finite_gradient() -> None:
@@ -187,7 +193,11 @@ def predicted(head: TwoViewHead) -> ViewPrediction:
 
 @pytest.mark.parametrize(
     "spec",
-    [TINY, replace(TINY, bridge=True, conf=ConfidenceRange(0.5, 30.0), point_scale="square")],
+    [
+        TINY,
+        replace(TINY, bridge=True, conf=ConfidenceRange(0.5, 30.0), point_scale="square"),
+        replace(TINY, desc_conf=ConfidenceRange(0.0, 1.0, "sigmoid")),
+    ],
 )
 def test_a_saved_head_predicts_the_same(spec: TwoViewSpec, tmp_path: Path) -> None:
     head = TwoViewHead(spec).eval()
@@ -215,6 +225,10 @@ def test_what_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
         replace(TINY, num_heads=8)
     with pytest.raises(ValueError, match="unknown scale of points 'log'"):
         replace(TINY, point_scale="log")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown rise of confidences 'tanh'"):
+        replace(TINY, conf=ConfidenceRange(0.0, 1.0, "tanh"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sigmoid need an upper end"):
+        replace(TINY, desc_conf=ConfidenceRange(0.0, rise="sigmoid"))
     with pytest.raises(ValueError, match="did you mean 'depth'"):
         TwoViewSpec.from_dict({"encoder_dim": 4, "patch_size": 4, "points": "linear", "dept": 2})
     with pytest.raises(ValueError, match="tokens of width 12, not 10"):

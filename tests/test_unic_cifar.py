@@ -1,17 +1,14 @@
 """The scripts of docs/results/unic-cifar.md: valid runs, sound objectives."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "unic_cifar"))
-import run as driver
-import teachers
-
 from alumnus.config import load_config
 from alumnus.encoders import build_encoder
+from benchmarks.unic_cifar import run as driver
+from benchmarks.unic_cifar import teachers
 
 BENCH = driver.Bench(Path("packs"), Path("runs/teachers"), Path("runs/unic-cifar"))
 RUNS = [run for stage in driver.STAGES.values() for run in stage()]

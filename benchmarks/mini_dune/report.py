@@ -1,6 +1,6 @@
 """Tables, picture and JSON of docs/results/mini-dune.md from the lines of `run.py`.
 
-python benchmarks/mini_dune/report.py [--runs runs/mini-dune/runs.jsonl] [--out docs/results]
+python -m benchmarks.mini_dune.report [--runs runs/mini-dune/runs.jsonl] [--out docs/results]
 """
 
 import argparse
@@ -12,6 +12,8 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+
+from benchmarks.result_pages import filled, spread, table
 
 TEACHERS = ("objects", "rooms", "people")
 BASELINES = ("constant",)
@@ -36,16 +38,6 @@ def main() -> None:
     page = given.out / "mini-dune.md"
     page.write_text(filled(page.read_text(), tables(records)))
     draw(records, given.out / "mini-dune.png")
-
-
-def filled(page: str, texts: Mapping[str, list[str]]) -> str:
-    """The page with each table between its marks: `<!-- NAME -->` and `<!-- end -->`."""
-    for name, lines in texts.items():
-        head, mark, rest = page.partition(f"<!-- {name} -->")
-        assert mark, f"the page has a place for {name}"
-        end = rest.index("<!-- end -->")
-        page = "\n".join([head + mark, "", *lines, "", rest[end:]])
-    return page
 
 
 def portable(record: Record) -> Record:
@@ -203,21 +195,6 @@ def _plain(task: str) -> str:
     """`rooms@96 delta1` without its size."""
     world, _, metric = task.partition(" ")
     return f"{world.partition('@')[0]} {metric}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Markdown."""
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
-    for row in rows:
-        cells = [f"{v:.1f}" if isinstance(v, float) else "" if v is None else str(v) for v in row]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def spread(values: Sequence[float], *, digits: int = 1) -> str:
-    """Mean and standard deviation."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def draw(records: Sequence[Record], path: Path) -> None:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,12 @@ def distil(bench: Bench, arm: Arm) -> dict[str, Any]:
     folder = Path(words[-1].removeprefix("out="))
     took = folder / "took.json"
     if not took.is_file():
+        before = minutes_before(folder)
         began, cpu = time.monotonic(), time.process_time()
         alumnus.distill("mini-dune", *words, resume=folder.is_dir())
-        took.write_text(json.dumps(_took(began, cpu)))
+        spent = _took(began, cpu)
+        whole = 1 + before / max(spent["minutes"], 0.01)  # in terms of this session
+        took.write_text(json.dumps({key: round(v * whole, 2) for key, v in spent.items()}))
         shutil.rmtree(folder / "checkpoints")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     looks = [record for record in records if "explained_variance" in record]
@@ -206,6 +210,19 @@ def distil(bench: Bench, arm: Arm) -> dict[str, Any]:
             if key.startswith(("explained_variance", "cosine", "effective_rank"))
         },
     }
+
+
+def minutes_before(folder: Path) -> float:
+    """What the steps of a run that was killed took, by their pace; what it did besides is lost."""
+    metrics = folder / "metrics.jsonl"
+    if not metrics.is_file():
+        return 0.0
+    optim = load_config(folder / "config.yaml").optim
+    records = [json.loads(line) for line in metrics.read_text().splitlines() if line[-1:] == "}"]
+    steps = [b["step"] - a["step"] for a, b in pairwise([{"step": 0}, *records])]
+    images = [n * optim.batch * optim.accumulate for n in steps]
+    paces = [record["images_per_s"] for record in records]
+    return float(sum(n / pace for n, pace in zip(images, paces, strict=True)) / 60)
 
 
 def _took(began: float, cpu: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Tables, picture and JSON of docs/results/unic-cifar.md from the lines of `run.py`.
 
-python benchmarks/unic_cifar/report.py [--runs runs/unic-cifar/runs.jsonl] [--out docs/results]
+python -m benchmarks.unic_cifar.report [--runs runs/unic-cifar/runs.jsonl] [--out docs/results]
 """
 
 import argparse
@@ -12,6 +12,8 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+
+from benchmarks.result_pages import filled, spread, table
 
 STAGES = ("models", "choices", "headline", "ablations", "pools", "segmentation")
 TASKS = ("cifar10 k-NN", "cifar10 logistic", "clothing10 k-NN", "clothing10 logistic")
@@ -30,16 +32,6 @@ def main() -> None:
     page = given.out / "unic-cifar.md"
     page.write_text(filled(page.read_text(), tables(records)))
     draw(records, given.out / "unic-cifar.png")
-
-
-def filled(page: str, texts: Mapping[str, list[str]]) -> str:
-    """The page with each table between its marks: `<!-- NAME -->` and `<!-- end -->`."""
-    for name, lines in texts.items():
-        head, mark, rest = page.partition(f"<!-- {name} -->")
-        assert mark, f"the page has a place for {name}"
-        end = rest.index("<!-- end -->")
-        page = "\n".join([head + mark, "", *lines, "", rest[end:]])
-    return page
 
 
 def portable(record: Record) -> Record:
@@ -125,21 +117,6 @@ def pools(stage: Sequence[Record]) -> list[str]:
         for record in stage
     ]
     return table(["pool", *columns, "explained variance"], rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Markdown."""
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
-    for row in rows:
-        cells = [f"{v:.1f}" if isinstance(v, float) else "" if v is None else str(v) for v in row]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def spread(values: Sequence[float], *, digits: int = 1) -> str:
-    """Mean and standard deviation."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def scores_of(records: Sequence[Record], run: str) -> dict[str, dict[str, float]]:

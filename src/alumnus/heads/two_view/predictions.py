@@ -10,17 +10,27 @@ from torch import Tensor
 
 from alumnus.spelling import unknown
 
-__all__ = ["ConfidenceRange", "PointScale", "ViewPrediction", "confidence", "points_of", "predict"]
+__all__ = [
+    "ConfidenceRange",
+    "PointScale",
+    "Rise",
+    "ViewPrediction",
+    "confidence",
+    "points_of",
+    "predict",
+]
 
 PointScale = Literal["exp", "square", "linear"]
+Rise = Literal["exp", "sigmoid"]
 SHORTEST = 1e-8  # a raw point is divided by its length, or by this
 
 
 class ConfidenceRange(NamedTuple):
-    """Confidences lie from `low` to `high`; without `high` they have no upper end."""
+    """Confidences lie from `low` to `high`; without `high` they have no upper end (`exp` only)."""
 
     low: float = 1.0
     high: float | None = None
+    rise: Rise = "exp"
 
 
 class ViewPrediction(NamedTuple):
@@ -50,8 +60,16 @@ def points_of(raw: Tensor, *, scale: PointScale = "exp") -> Tensor:  # [..., 3]
 
 
 def confidence(raw: Tensor, within: ConfidenceRange) -> Tensor:  # [...]
-    """low + e^raw, at most high."""
-    low, high = within
+    """From low to high as the raw number rises.
+
+    exp: low + e^raw, at most high;  sigmoid: low + (high - low) / (1 + e^-raw)
+
+    Source: DUSt3R (arXiv 2312.14132); `exp` is that of the released models.
+    """
+    low, high, rise = within
+    if rise == "sigmoid":
+        assert high is not None, "TwoViewSpec asks for it"
+        return low + (high - low) * raw.sigmoid()
     return low + raw.exp().clamp(max=torch.inf if high is None else high - low)
 
 

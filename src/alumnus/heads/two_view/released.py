@@ -281,7 +281,5 @@ def _scales(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _range(mode: Sequence[Any]) -> ConfidenceRange:
-    kind, low, high = mode
-    if kind != "exp":
-        raise ValueError(f"its confidences are of kind {kind!r}, but only 'exp' is known")
-    return ConfidenceRange(float(low), None if high == inf else float(high))
+    rise, low, high = mode
+    return ConfidenceRange(float(low), None if high == inf else float(high), rise)

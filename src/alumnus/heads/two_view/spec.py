@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from alumnus.heads.two_view.predictions import ConfidenceRange, PointScale
+from alumnus.heads.two_view.predictions import ConfidenceRange, PointScale, Rise
 from alumnus.spelling import unknown
 
 __all__ = ["PointHead", "TwoViewSpec"]
@@ -56,9 +56,12 @@ class TwoViewSpec:
         for what, name, choices in (
             ("point head", self.points, get_args(PointHead)),
             ("scale of points", self.point_scale, get_args(PointScale)),
+            *(("rise of confidences", c.rise, get_args(Rise)) for c in (self.conf, self.desc_conf)),
         ):
             if name not in choices:
                 raise unknown(what, name, choices)
+        if any(c.rise == "sigmoid" and c.high is None for c in (self.conf, self.desc_conf)):
+            raise ValueError("confidences that rise as a sigmoid need an upper end")
 
     @property
     def hooks(self) -> tuple[int, int, int, int]:

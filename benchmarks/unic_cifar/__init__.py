@@ -1,0 +1,1 @@
+"""UNIC in small: see run.py."""
