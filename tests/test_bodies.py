@@ -344,6 +344,7 @@ def test_nobody_and_people_behind_the_camera_are_drawn_without_failing(photo: Pa
     found = find_people(network, photo, body=body, threshold=0.999)
     assert found.table.endswith("nobody")
     assert people_picture(found).size == (500, 640)
+    assert len(find_people(network, photo, threshold=0.999, only_surest=True)) == 1
     near = find_people(network, photo, body=body, threshold=0.2, fov_deg=170)
     assert near.points is not None
     near.points.vertices[..., 2] -= float(near.translation[0, 2])

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from alumnus.bodies.model import BodyModel
-from alumnus.heads.people import PeopleNetwork
+from alumnus.heads.people import PeopleNetwork, surest
 from alumnus.heads.people.camera import project
 from alumnus.heads.people.head import THRESHOLD
 from alumnus.heads.people.photos import FIELD_OF_VIEW_DEG, SquarePhoto, prepare_square
@@ -72,11 +72,18 @@ def find_people(
     threshold: float = THRESHOLD,
     fov_deg: float = FIELD_OF_VIEW_DEG,
     K: Tensor | None = None,  # [3, 3] of the photograph, px
+    only_surest: bool = False,
 ) -> FoundPeople:
-    """Those whose score reaches the threshold; `network` is used on the device where it is."""
+    """Those whose score reaches the threshold; `network` is used on the device where it is.
+
+    `only_surest`: the one of the highest score, whatever it is.
+    """
     square = prepare_square(photo, side_px=network.head.spec.side_px, fov_deg=fov_deg, K=K)
     device = next(network.parameters()).device
-    people = network(square.images.to(device), square.K.to(device), threshold=threshold)
+    images, intrinsics = square.images.to(device), square.K.to(device)
+    people = network(images, intrinsics, threshold=threshold)
+    if only_surest:
+        people = network(images, intrinsics, surest(people.scores))
     scores, order = people.scores[people.cells].sort(descending=True, stable=True)
 
     def ordered(values: Tensor) -> Tensor:

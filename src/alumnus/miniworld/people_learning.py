@@ -11,9 +11,8 @@ from torch import Tensor
 
 from alumnus.encoders import Encoder
 from alumnus.heads.people.camera import nearness_from_distance
-from alumnus.heads.people.head import PeopleHead
+from alumnus.heads.people.head import PeopleHead, surest
 from alumnus.heads.people.losses import Bodies, LossWeights, people_losses, total_loss
-from alumnus.heads.people.regressor import Cells
 from alumnus.heads.people.rotations import six_from_matrix
 from alumnus.heads.people.spec import PeopleSpec
 from alumnus.images import normalised
@@ -121,7 +120,7 @@ def fitted(view: View, side_px: int) -> View:
 def predict(encoder: Encoder, head: PeopleHead, body: TorchBody, view: View) -> Bodies:
     """One person of each picture: at the cell of the highest score."""
     patches = encoder(normalised(view.images)).final.of("patch")
-    return placed(head(patches, view.K, _surest(head, patches)), view.K, body)
+    return placed(head(patches, view.K, surest(head.scores(patches))), view.K, body)
 
 
 @torch.no_grad()
@@ -141,7 +140,7 @@ def evaluate(
             view = fitted(people.view(slice(start, start + EVALUATED)), head.spec.side_px)
             view = View(*(values.to(device) for values in view))
             patches = encoder(normalised(view.images)).final.of("patch").float()
-            found.append(placed(head(patches, view.K, _surest(head, patches)), view.K, body))
+            found.append(placed(head(patches, view.K, surest(head.scores(patches))), view.K, body))
             truth.append(labelled(view, body, patch_size=head.spec.patch_size)[1])
             counts += _counted(head, patches, view, body, truth[-1])
     prediction, true = (
@@ -151,13 +150,6 @@ def evaluate(
     off = (prediction.joint_pixels - true.joint_pixels)[:, HEAD].norm(dim=-1)
     head_found = (off < head.spec.patch_size).float().mean().item()
     return {**errors, "head_found": head_found, **precision_and_recall(counts)}
-
-
-def _surest(head: PeopleHead, patches: Tensor) -> Cells:
-    """The cell of the highest score of each picture."""
-    best = head.scores(patches).flatten(1).argmax(dim=1)
-    side = head.spec.grid
-    return Cells(torch.arange(len(best), device=best.device), best // side, best % side)
 
 
 def _counted(

@@ -1,7 +1,7 @@
 """Body regression in the manner of Multi-HMR (arXiv 2402.14654): who is where, in which pose."""
 
 from alumnus.heads.people.files import load_people, save_people
-from alumnus.heads.people.head import People, PeopleHead, detect
+from alumnus.heads.people.head import People, PeopleHead, detect, surest
 from alumnus.heads.people.network import PeopleNetwork
 from alumnus.heads.people.regressor import Cells
 from alumnus.heads.people.released import load_multihmr
@@ -17,4 +17,5 @@ __all__ = [
     "load_multihmr",
     "load_people",
     "save_people",
+    "surest",
 ]

@@ -13,7 +13,7 @@ from alumnus.heads.people.camera import camera_embedding, distance_from_nearness
 from alumnus.heads.people.regressor import BodyRegressor, Cells
 from alumnus.heads.people.spec import PeopleSpec
 
-__all__ = ["THRESHOLD", "People", "PeopleHead", "detect"]
+__all__ = ["THRESHOLD", "People", "PeopleHead", "detect", "surest"]
 
 THRESHOLD = 0.3
 _LEAST = 1e-4  # scores stay this far from 0 and 1
@@ -105,6 +105,13 @@ def detect(scores: Tensor, *, threshold: float = THRESHOLD, window: int = 3) -> 
     """Cells of scores [B, h, w] that reach the threshold and are the highest of their window."""
     highest = F.max_pool2d(scores[:, None], window, stride=1, padding=window // 2)[:, 0]
     return Cells(*((scores == highest) & (scores >= threshold)).nonzero(as_tuple=True))
+
+
+def surest(scores: Tensor) -> Cells:
+    """The cell of the highest score of each image, of scores [B, h, w]."""
+    best, width = scores.flatten(1).argmax(dim=1), scores.shape[2]
+    image = torch.arange(len(scores), device=scores.device)
+    return Cells(image, best // width, best % width)
 
 
 def _mlp(dim: int, outputs: int) -> nn.Sequential:

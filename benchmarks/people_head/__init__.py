@@ -1,0 +1,1 @@
+"""People heads on frozen encoders, for docs/results/people.md."""
