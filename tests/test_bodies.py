@@ -1,10 +1,12 @@
 """People in photographs: squares and the way back, networks by name, body models, files."""
 
+import argparse
 import json
 import logging
 import math
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,23 @@ def test_networks_open_by_name_folder_file_and_encoder(tmp_path: Path) -> None:
     of_teacher = load_people_network(teacher_folder("people"), encoder="miniworld-people")
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(of_teacher(images).scores, shipped(images).scores)
+
+
+def test_a_file_of_multihmr_opens_by_its_path_and_brings_its_encoder(tmp_path: Path) -> None:
+    vit = EncoderSpec(model="vit", dim=64, depth=1, num_heads=1, patch_size=14, image_size=56)
+    spec = replace(SMALL, dim=64, patch_size=14)
+    encoder, head = build_encoder(vit), PeopleHead(spec)
+    named = {f"backbone.encoder.{name}": x for name, x in encoder.state_dict().items()}
+    model = {**named, **head.state_dict()}
+    args = argparse.Namespace(xat_num_heads=spec.heads)
+    torch.save({"model_state_dict": model, "args": args}, tmp_path / "multiHMR.pt")
+    network = load_people_network(tmp_path / "multiHMR.pt")
+    assert network.head.spec == replace(spec, camera_max_resolution=64)
+    images = torch.randn(1, 3, 56, 56)
+    expected = PeopleNetwork(encoder, head).eval()(images).scores
+    torch.testing.assert_close(network(images).scores, expected)
+    with pytest.raises(ValueError, match="holds its own encoder: leave encoder=elsewhere out"):
+        load_people_network(tmp_path / "multiHMR.pt", encoder="elsewhere")
 
 
 def test_networks_that_are_not_there_are_said_in_one_sentence(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The same people head on frozen encoders: student, teachers, random weights, on two domains.
 
     python -m benchmarks.people_head.run --student runs/mini-dune [--pack packs/people]
-        [--only people ...] [--steps 1000] [--out runs/people-head] [--results docs/results]
+        [--only people ...] [--steps 700] [--out runs/people-head] [--results docs/results]
 
 Each arm is `alumnus finetune ENCODER --head people` on rendered people, scored on others; then the
 finished network looks at the photographs of the pack (2D joints), and a linear map of the frozen
@@ -46,7 +46,7 @@ from benchmarks.result_pages import filled
 TEACHERS = ("people", "rooms", "objects")
 ARMS = ("student", *TEACHERS, "random weights")
 DATA = "miniworld:people:train,miniworld:people:test"
-STEPS = 1000
+STEPS = 700
 TRAIN, TEST, FITTED = 9600, 960, 2880  # people; of the constant predictions
 SHOWN = 7  # people in the picture
 COLUMNS = {
