@@ -342,7 +342,7 @@ def test_without_licensed_files_people_are_found_and_what_is_missing_is_said(
 
     [whole] = alumnus.people(
         photo,
-        tmp_path / "run",
+        load_people_network(tmp_path / "run"),
         tmp_path / "out",
         body=f"smplx={licensed}",
         mesh="npz",

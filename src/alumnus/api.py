@@ -31,6 +31,7 @@ from alumnus.finetune_config import load_finetune_config
 from alumnus.finetuning import FinetuneResult, run_finetune
 from alumnus.hardware import choose_device
 from alumnus.heads import LinearHead, save_linear_head
+from alumnus.heads.people import PeopleNetwork
 from alumnus.heads.two_view import TwoViewNetwork
 from alumnus.planning import make_plan
 from alumnus.plans import Plan
@@ -464,7 +465,7 @@ def match(
 
 def people(
     images: str | Path | Sequence[str | Path],
-    model: str | Path = "miniworld-people",
+    model: str | Path | PeopleNetwork = "miniworld-people",
     out: str | Path | None = None,
     *,
     encoder: str | None = None,
@@ -480,7 +481,7 @@ def people(
         [found] = alumnus.people("party.jpg", "multiHMR_672_L.pt", out="found")
         found.translation  # [P, 3] metres, of each person's head joint
 
-    `model` is what `load_people_network` takes, `encoder` where its encoder is, if not with it.
+    `model` and `encoder` are those of `load_people_network`, or a network that is open.
     `body` is one of `anny`, `anny-full`, `smplx=PATH`, `none`; None: the one that is at hand.
     `fov`, degrees across the long side of a photograph. In the folder `out` each photograph gets
     NAME.json, NAME.png and, with a body, its mesh (`obj`, `npz`, or `none`). ValueError in one
@@ -497,7 +498,7 @@ def people(
         fov_deg=fov,
         threshold=threshold,
         overwrite=overwrite,
-        device=choose_device(device),
+        device=device,
     )
 
 

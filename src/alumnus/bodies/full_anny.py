@@ -58,6 +58,8 @@ class FullAnny:
 
     def posed(self, shape: Tensor, rotations: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Vertices [P, V, 3] and the baked body's joints [P, J, 3]; it has no expressions here."""
+        if not len(shape):
+            return torch.zeros(0, int(self.faces.max()) + 1, 3), torch.zeros(0, len(self.joints), 3)
         phenotypes = nearest_phenotypes(self, shape.cpu())
         pose = torch.eye(4).repeat(len(shape), self._model.bone_count, 1, 1)
         pose[:, self._bones, :3, :3] = rotations.cpu().float()

@@ -6,13 +6,14 @@ from alumnus import hub
 from alumnus.encoders import Encoder
 from alumnus.finetuning.head_files import load_head
 from alumnus.finetuning.people.model import PeopleModel
+from alumnus.hardware import choose_device
 from alumnus.heads.people import PeopleNetwork, load_multihmr, load_people
 from alumnus.miniworld import teacher_folder
 from alumnus.runs import is_encoder
 from alumnus.spelling import unknown
 from alumnus.teachers import open_encoder
 
-__all__ = ["NAMED", "load_people_network"]
+__all__ = ["NAMED", "load_people_network", "opened_network"]
 
 NAMED = ("miniworld-people",)
 FORMS = ("FOLDER", "FILE.pt", "https://...", "hf:ORG/REPO/FILE")
@@ -45,6 +46,16 @@ def load_people_network(
     if encoder is not None:
         raise ValueError(f"{name} holds its own encoder: leave encoder={encoder} out")
     return load_multihmr(name)
+
+
+def opened_network(
+    model: str | Path | PeopleNetwork, encoder: str | None, device: str
+) -> PeopleNetwork:
+    """A network by name on a device ("auto": the accelerator, if any); one that is open stays."""
+    if isinstance(model, PeopleNetwork):
+        return model
+    chosen = choose_device(device)
+    return load_people_network(model, encoder=encoder).to(chosen)
 
 
 def _of_folder(path: Path, encoder: str | Path | Encoder | None) -> PeopleNetwork:

@@ -4,14 +4,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from alumnus.bodies.choosing import lacking, open_body
 from alumnus.bodies.drawing import people_picture
 from alumnus.bodies.files import MESHES, as_json, write_mesh
 from alumnus.bodies.finding import FoundPeople, find_people
-from alumnus.bodies.opening import load_people_network
+from alumnus.bodies.opening import opened_network
 from alumnus.data.folder import EXTENSIONS
+from alumnus.heads.people import PeopleNetwork
 from alumnus.spelling import unknown
 from alumnus.text_files import write_text
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def find_in_photographs(
     images: Sequence[str | Path],  # files, or folders of them
-    model: str | Path,
+    model: str | Path | PeopleNetwork,
     out: Path | None,
     *,
     encoder: str | None,
@@ -31,7 +30,7 @@ def find_in_photographs(
     fov_deg: float,
     threshold: float,
     overwrite: bool,
-    device: torch.device,
+    device: str,
 ) -> list[FoundPeople]:
     """One answer a photograph, in their order; see `alumnus.people`."""
     photos = list(_photos(images))
@@ -42,16 +41,17 @@ def find_in_photographs(
         raise ValueError(f"the threshold is {threshold:g}, but scores lie between 0 and 1")
     if out is not None:
         _check_free(out, [] if overwrite else stems)
-    network = load_people_network(model, encoder=encoder).to(device)
+    network = opened_network(model, encoder, device)
     chosen = open_body(body, network.head.spec)
     if chosen is None and body is None:
         log.warning("%s", lacking(network.head.spec))
+    called = "a network" if isinstance(model, PeopleNetwork) else str(model)
     answers = []
     for photo, stem in zip(photos, stems, strict=True):
         found = find_people(network, photo, body=chosen, threshold=threshold, fov_deg=fov_deg)
         answers.append(found)
         if out is not None:
-            write_text(out / f"{stem}.json", as_json(found, model=str(model)))
+            write_text(out / f"{stem}.json", as_json(found, model=called))
             people_picture(found).save(out / f"{stem}.png")
             if chosen is not None and mesh != "none":
                 write_mesh(found, out / f"{stem}.{mesh}")

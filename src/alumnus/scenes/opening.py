@@ -11,9 +11,9 @@ from alumnus.hardware import choose_device
 from alumnus.heads.two_view import TwoViewHead, TwoViewNetwork, load_two_view_head
 from alumnus.heads.two_view.released import build_dune_mast3r, build_mast3r, read_mast3r
 from alumnus.miniworld import teacher_folder
-from alumnus.runs import is_encoder, load_encoder
+from alumnus.runs import is_encoder
 from alumnus.spelling import unknown
-from alumnus.teachers import TEACHERS, Teacher, as_encoder, load_teacher
+from alumnus.teachers import TEACHERS, Teacher, as_encoder, open_encoder
 from alumnus.tensor_files import read_description
 
 __all__ = ["NAMED", "load_two_view", "opened_network"]
@@ -56,7 +56,7 @@ def load_two_view(
             asked = f", which should be {released.encoder!r}" if released.encoder else ""
             raise ValueError(f"{path} holds no encoder: name one with encoder=FILE{asked}")
         _compare_names(released.encoder, encoder)
-        return build_dune_mast3r(released, _opened(encoder))
+        return build_dune_mast3r(released, open_encoder(encoder))
     if encoder is not None:
         raise ValueError(f"{path} holds its own encoder: leave encoder={encoder} out")
     return build_mast3r(released)
@@ -78,7 +78,7 @@ def _of_folder(path: Path, encoder: str | Path | Encoder | None) -> TwoViewNetwo
     if encoder is None and not is_encoder(beside):
         asked = f", which should be {head.spec.encoder_name!r}" if head.spec.encoder_name else ""
         raise ValueError(f"there is no encoder beside {path}: name one with encoder=PATH{asked}")
-    return TwoViewNetwork(_opened(beside if encoder is None else encoder), head).eval()
+    return TwoViewNetwork(open_encoder(beside if encoder is None else encoder), head).eval()
 
 
 def _finetuned(path: Path, encoder: str | Path | Encoder | None) -> TwoViewNetwork:
@@ -99,13 +99,6 @@ def _is_head(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _opened(encoder: str | Path | Encoder) -> Encoder:
-    if isinstance(encoder, Encoder):
-        return encoder
-    path = Path(encoder).expanduser()
-    return load_encoder(path) if path.exists() else _of_teacher(load_teacher(str(encoder)))
 
 
 def _of_teacher(network: Encoder | Teacher) -> Encoder:
