@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from alumnus.data import BrokenImageError, Sample
-from alumnus.evaluation.pair_poses import Poses, aligned, pose_scores, true_poses
+from alumnus.evaluation.pair_poses import Poses, pointmap_poses, pose_scores, true_poses
 from alumnus.evaluation.view_pairs import read_posed
 from alumnus.finetuning.two_view.examples import Example, PairExamples, plain_pairs
 from alumnus.finetuning.two_view.frames import (
@@ -21,6 +21,7 @@ from alumnus.finetuning.two_view.frames import (
     look,
 )
 from alumnus.finetuning.two_view.pairing import Pairing, find_pairs, split_pairs
+from alumnus.heads.two_view import ViewPrediction
 from alumnus.heads.two_view.geometry import unprojected
 from alumnus.heads.two_view.pairs import swapped, truth_of
 
@@ -239,16 +240,26 @@ def test_a_broken_picture_is_left_out() -> None:
     assert all(3 not in pair for pair in pairs)
 
 
+def prediction(points: Tensor, *, outliers: bool) -> ViewPrediction:
+    """True points as if a network said them, a seventh of the rows somewhere else."""
+    said, sure = points.clone(), torch.ones(points.shape[:3])
+    if outliers:
+        draw = torch.Generator().manual_seed(0)
+        said[:, ::7] += 3 * torch.randn(said[:, ::7].shape, generator=draw)
+    return ViewPrediction(said, sure, said, sure)
+
+
 def test_poses_from_true_points_are_true_whatever_outliers_say() -> None:
     held = frames()
     pairs = plain_pairs(held, [(0, 5), (2, 9), (4, 6)], size_px=SIDE)
     there = truth_of(pairs.at(slice(None)))
     plain = pairs.at(slice(None))
     back = truth_of(swapped(plain, torch.ones(len(plain), dtype=torch.bool)))
-    one = torch.cat([p.flatten(1, 2) for p in there.points], dim=1)
-    other = torch.cat([p.flatten(1, 2) for p in (back.points.second, back.points.first)], dim=1)
-    other[:, ::7] += 3 * torch.randn(3, len(other[0, ::7]), 3, generator=torch.Generator())
-    found = aligned(one, other, torch.ones(one.shape[:2]))
+    views = [
+        tuple(prediction(points, outliers=truth is back) for points in truth.points)
+        for truth in (there, back)
+    ]
+    found = pointmap_poses((views[0][0], views[0][1]), (views[1][0], views[1][1]))
     true = true_poses(pairs)
     torch.testing.assert_close(found.rotation, true.rotation, atol=2e-3, rtol=0)
     torch.testing.assert_close(found.translation, true.translation, atol=5e-3, rtol=0)

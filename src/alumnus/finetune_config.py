@@ -52,7 +52,7 @@ class TwoViewSection(Section):
     most_overlap: Probability = Field(0.9, description="the same, of pairs that differ too little")
     matches: Annotated[int, Field(ge=4)] | None = Field(
         None,
-        description="pixels compared in a pair, half of them matches; null: 1 of 8, at most 8192",
+        description="pixels compared in a pair, half of them matches; null: 1 of 16, at most 8192",
     )
     match_weight: float = Field(0.075, ge=0, description="of InfoNCE beside the pointmap loss")
 

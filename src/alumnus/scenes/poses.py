@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alumnus.evaluation.human_metrics import Similarity, fit_similarity
+from alumnus.evaluation.point_alignment import both_ways_similarity, robust_similarity
 
 __all__ = [
     "RelativePose",
@@ -23,8 +23,6 @@ __all__ = [
 
 LEAST = 8  # matches or points that agree: fewer do by chance
 MOST_ROUNDS = 10_000  # of RANSAC
-REWEIGHTINGS = 10
-NEAREST = 1e-6  # of the median distance, in place of smaller ones
 
 Array = NDArray[np.float64]
 
@@ -60,6 +58,7 @@ def pose_from_matches(
     K1: ArrayLike,  # [3, 3]
     K2: ArrayLike,
     within_px: float = 1.0,  # of its epipolar line, a match agrees
+    most_rounds: int = MOST_ROUNDS,
 ) -> RelativePose | None:
     """The pose by the essential matrix: its translation has length 1. None where too few agree.
 
@@ -73,7 +72,7 @@ def pose_from_matches(
         other,
         _camera(K1),
         _camera(K2),
-        {"max_epipolar_error": within_px, "max_iterations": MOST_ROUNDS},
+        {"max_epipolar_error": within_px, "max_iterations": most_rounds},
         {},
     )
     return _agreed(pose, found)
@@ -102,46 +101,6 @@ def pose_from_points(
         {},
     )
     return _agreed(pose, found)
-
-
-def robust_similarity(
-    source: ArrayLike,  # [k, 3]
-    target: ArrayLike,  # [k, 3]
-    weights: ArrayLike | None = None,  # [k], at least 0
-) -> Similarity:
-    """The similarity with the smallest weighted sum of distances, not of their squares.
-
-    From weighted least squares by ten rounds of weights w / max(distance, 1e-6 of the median):
-    some points in quite other places change little.
-    """
-    a, b = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    w = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
-    found = fit_similarity(a, b, w)
-    for _ in range(REWEIGHTINGS):
-        distance = np.linalg.norm(found.of(a) - b, axis=1)
-        least = NEAREST * float(np.median(np.linalg.norm(b - np.median(b, axis=0), axis=1)))
-        found = fit_similarity(a, b, w / np.maximum(distance, max(least, np.finfo(float).tiny)))
-    return found
-
-
-def both_ways_similarity(
-    there: tuple[ArrayLike, ArrayLike],  # points [..., 3] of both views in the frame of camera 1
-    back: tuple[ArrayLike, ArrayLike],  # the same pixels' points in the frame of camera 2
-    weights: tuple[ArrayLike, ArrayLike] | None = None,  # [...] of both views' pixels
-) -> Similarity:
-    """What brings the frame of camera 1 into that of camera 2: Procrustes over a pair seen twice.
-
-    A network is asked twice, with either view first; pixel by pixel both answers show the same
-    points. The scale between them is 1 where they agree on the size of things.
-    """
-    source, target = (
-        np.concatenate([np.asarray(points).reshape(-1, 3) for points in views])
-        for views in (there, back)
-    )
-    if weights is None:
-        return robust_similarity(source, target)
-    joined = np.concatenate([np.asarray(view).reshape(-1) for view in weights])
-    return robust_similarity(source, target, joined)
 
 
 def _agreed(pose: Any, found: dict[str, Any]) -> RelativePose | None:

@@ -34,7 +34,7 @@ from alumnus.randomness import derive_seed
 
 __all__ = ["TwoViewCourse", "two_view_course"]
 
-ONE_OF = 8  # pixels is listed, where settings do not say how many
+ONE_OF = 16  # pixels is listed, where settings do not say how many
 MOST_LISTED = 8192  # MASt3R's
 HELD_OUT = 48  # pairs, the most, that are looked at during a run
 AVERAGED = 480  # pairs of the constant prediction

@@ -1,0 +1,1 @@
+"""Two-view heads on frozen encoders: see run.py."""
