@@ -41,7 +41,12 @@ from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
 from alumnus.runs import keeps_projectors, load_student
-from alumnus.scenes import PhotoMatches, match_photographs
+from alumnus.scenes import (
+    PhotoMatches,
+    Reconstruction,
+    match_photographs,
+    reconstruct_photographs,
+)
 from alumnus.teachers import fetch_weights, keep_weights
 from alumnus.text_files import check_picture
 from alumnus.training.distributed import ALONE, join_world
@@ -53,6 +58,7 @@ __all__ = [
     "DistillResult",
     "FinetuneResult",
     "PhotoMatches",
+    "Reconstruction",
     "cache",
     "demo",
     "diagnose",
@@ -64,6 +70,7 @@ __all__ = [
     "match",
     "people",
     "plan",
+    "reconstruct",
     "replay",
     "show_config",
     "text",
@@ -458,6 +465,41 @@ def match(
         None if out is None else Path(out).expanduser(),
         encoder=encoder,
         focal=focal,
+        overwrite=overwrite,
+        device=device,
+    )
+
+
+def reconstruct(
+    photographs: str | Path | Sequence[str | Path | Image.Image],
+    model: str | Path | TwoViewNetwork,
+    out: str | Path | None = None,
+    *,
+    encoder: str | None = None,
+    focal: float | list[float] | None = None,
+    window: int | None = None,
+    least_sure: float | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Reconstruction:
+    """Cameras and points of a scene, from a folder or a list of two or more photographs.
+
+        scene = alumnus.reconstruct("photos", "mast3r.pth", out="scene")
+        scene.poses, scene.K, scene.cloud.points  # [n, 4, 4], [n, 3, 3], [k, 3]
+
+    `model`, `encoder` and `focal` are those of `match`. With `window` each photograph is compared
+    with so many that follow by name, else with all. Points are kept that are at least
+    `least_sure` (ln(1 + conf - lowest)), else the surest three quarters. The folder `out` gets
+    cameras.json, points.ply and views.png. ValueError in one sentence for what cannot work.
+    """
+    return reconstruct_photographs(
+        photographs,
+        model,
+        None if out is None else Path(out).expanduser(),
+        encoder=encoder,
+        focal=focal,
+        window=window,
+        least_sure=least_sure,
         overwrite=overwrite,
         device=device,
     )

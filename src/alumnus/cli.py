@@ -395,6 +395,51 @@ def match(
 
 
 @app.command()
+def reconstruct(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folder of photographs, or two or more; out=FOLDER for cameras, points, a picture",
+            metavar="FOLDER [out=FOLDER]",
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="MASt3R's file, folder with two_view.safetensors, miniworld-rooms")
+    ],
+    encoder: Annotated[
+        str | None, typer.Option(help="The model's encoder, where that is not with it")
+    ] = None,
+    focal: Annotated[
+        float | None, typer.Option(help="Focal length of all, px; estimated if not given")
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(help="Compare each with so many that follow by name; with all if not given"),
+    ] = None,
+    least_sure: Annotated[
+        float | None,
+        typer.Option(help="Keep points from here on; the surest three quarters if not given"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files in out=")] = False,
+) -> None:
+    """Cameras and points of a scene: `alumnus reconstruct FOLDER --model MAST3R out=OUT`."""
+    from alumnus import api
+
+    photographs, out = _photographs_and_out(words)
+    found = api.reconstruct(
+        photographs[0] if len(photographs) == 1 else photographs,
+        model,
+        out,
+        encoder=encoder,
+        focal=focal,
+        window=window,
+        least_sure=least_sure,
+        overwrite=overwrite,
+    )
+    print(found)
+
+
+@app.command()
 def people(
     words: Annotated[
         list[str],

@@ -18,6 +18,7 @@ from alumnus.heads.two_view import (
     matches_both_ways,
     within_border,
 )
+from alumnus.heads.two_view.matching import least_confidence
 
 __all__ = ["Pointmaps", "Seen", "both_orders", "matched", "predict_pairs", "sureness"]
 
@@ -43,11 +44,14 @@ class Pointmaps(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A pair in both orders."""
+    """A pair in both orders, and its matches."""
 
     there: Pointmaps
     back: Pointmaps
     agree: int  # matches whose points agree, in the first order
+    first: Tensor  # [k, 2] pixels (x, y) of the first photograph as the network sees it
+    second: Tensor  # [k, 2] of the second one
+    match_sure: Tensor  # [k], from 0
 
 
 def sureness(conf: Tensor, within: ConfidenceRange) -> Tensor:
@@ -75,7 +79,7 @@ def both_orders(
     points, same = there[0].points[0, y1, x1], there[1].points[0, y2, x2]
     near = (points - same).norm(dim=-1) < NEAR * points.norm(dim=-1)
     low = network.head.spec.conf
-    maps = [
+    one, other = (
         Pointmaps(
             first,
             second,
@@ -83,8 +87,16 @@ def both_orders(
             *(sureness(view.conf[0, ::step, ::step], low).cpu() for view in views),
         )
         for first, second, views in ((i, j, there), (j, i, back))
-    ]
-    return Seen(maps[0], maps[1], int(near.sum()))
+    )
+    conf = least_confidence(found, there[0].desc_conf[0], there[1].desc_conf[0])
+    return Seen(
+        one,
+        other,
+        agree=int(near.sum()),
+        first=found.first.cpu(),
+        second=found.second.cpu(),
+        match_sure=sureness(conf, network.head.spec.desc_conf).cpu(),
+    )
 
 
 def predict_pairs(
