@@ -15,6 +15,7 @@ from alumnus.heads.two_view import TwoViewNetwork, prepare_photo
 from alumnus.miniworld.rooms import RoomView, render_walk
 from alumnus.scenes.cameras import camera_matrix, estimated_focal, seen_camera
 from alumnus.scenes.match_picture import match_picture
+from alumnus.scenes.matches import PhotoMatches
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_the_command_prints_matches_focal_lengths_and_the_camera(
     assert not end.value.code
     said = capsys.readouterr().out
     assert "matches, confidence" in said
-    assert "focal lengths 90 and 90 px (given)" in said
+    assert "focal lengths: 90 px and 90 px (given)" in said
     assert "the right camera: " in said
     assert (tmp_path / "out" / "matches.png").is_file()
 
@@ -103,6 +104,25 @@ def test_the_focal_length_of_a_photograph_does_not_depend_on_how_it_is_seen() ->
         corner = photo.in_original(torch.tensor([[7.0, 5.0]]))
         original = np.linalg.inv(camera_matrix(photo, focal)) @ [*corner[0].tolist(), 1]
         np.testing.assert_allclose(points[5, 7].numpy(), original, atol=1e-5)
+
+
+def test_points_behind_the_camera_tell_no_focal_length() -> None:
+    photo = prepare_photo(Image.new("RGB", (64, 48)), patch_size=16, long_side_px=64)
+    points = torch.rand(48, 64, 3) - torch.tensor([0.5, 0.5, 3.0])
+    assert np.isnan(estimated_focal(points, torch.ones(48, 64), photo))
+    image = Image.new("RGB", (64, 48))
+    unknown = PhotoMatches(
+        left=np.zeros((3, 2)),
+        right=np.zeros((3, 2)),
+        confidence=np.ones(3),
+        focals=(float("nan"), 90.0),
+        known=False,
+        pose=None,
+        direction=None,
+        names=("a", "b"),
+        images=(image, image),
+    )
+    assert "focal lengths: unknown and 90 px (estimated)" in str(unknown)
 
 
 def test_the_picture_has_lines_where_the_matches_are() -> None:

@@ -153,13 +153,18 @@ def test_mistakes_are_one_sentence_before_the_model_is_opened(tmp_path: Path) ->
     refused("30 photographs make 435 pairs, which takes long", [tmp_path / "a.png"] * 30)
 
 
-def test_photographs_of_other_places_are_named(
-    network: TwoViewNetwork, views: list[RoomView]
+def test_photographs_of_other_places_and_without_a_focal_length_are_named(
+    network: TwoViewNetwork, views: list[RoomView], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = render_room(5, 5, 64).views[0]
     images = [Image.fromarray(view.image) for view in (*views[:2], other)]
     with pytest.raises(ValueError, match=r"^2: nothing is seen there that the other photographs"):
         alumnus.reconstruct(images, network)
+    monkeypatch.setattr(
+        "alumnus.scenes.reconstruction.estimated_focal", lambda *_, step: float("nan")
+    )
+    with pytest.raises(ValueError, match=r"^0, 1: the points tell no focal length"):
+        alumnus.reconstruct(images[:2], network)
 
 
 def test_clouds_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -23,12 +23,17 @@ def estimated_focal(
     *,
     step: int = 1,  # they are those of every so many-th pixel
 ) -> float:
-    """The focal length that fits the surer half of a photograph's points best (Weiszfeld)."""
+    """The focal length that fits the surer half of a photograph's points best (Weiszfeld).
+
+    NaN where no such point is ahead of the camera, or the picture would be upside down.
+    """
     used = (sure >= sure.median()) & (points[..., 2] > 0)
+    if not used.any():
+        return float("nan")
     kept = np.where(used[..., None].numpy(), points.double().numpy(), np.nan)
     x, y = photo.middle
     found = focal_length(kept, centre=(x / step, y / step))
-    return step * found / float(np.mean(photo.scale))
+    return step * found / float(np.mean(photo.scale)) if found > 0 else float("nan")
 
 
 def camera_matrix(photo: Photo, focal_px: float) -> Array:  # [3, 3]

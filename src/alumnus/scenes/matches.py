@@ -42,7 +42,7 @@ class PhotoMatches:
     left: Array  # [k, 2] pixels of the left photograph
     right: Array  # [k, 2]
     confidence: Array  # [k]
-    focals: tuple[float, float]  # px
+    focals: tuple[float, float]  # px; NaN where points tell none
     known: bool  # whether these were given, else estimated
     pose: RelativePose | None  # from points of the left and pixels of the right one
     direction: RelativePose | None  # from matches alone: a translation of length 1
@@ -58,9 +58,10 @@ class PhotoMatches:
             return f"no pixel of {self.names[0]} and {self.names[1]} matches"
         least, middle, most = np.quantile(self.confidence, (0, 0.5, 1))
         how = "given" if self.known else "estimated"
+        focals = " and ".join("unknown" if np.isnan(f) else f"{f:.0f} px" for f in self.focals)
         lines = [
             f"{len(self)} matches, confidence {middle:.2f} ({least:.2f} to {most:.2f})",
-            f"focal lengths {self.focals[0]:.0f} and {self.focals[1]:.0f} px ({how})",
+            f"focal lengths: {focals} ({how})",
         ]
         if self.pose is None:
             return "\n".join([*lines, "no pose of the right camera agrees with them"])
@@ -94,7 +95,7 @@ class PhotoMatches:
         return {
             "about": "x2 = R x1 + t; x right, y down, z ahead; focal lengths in pixels",
             "photographs": list(self.names),
-            "focals": list(self.focals),
+            "focals": [None if np.isnan(focal) else focal for focal in self.focals],
             "focals_known": self.known,
             "pose_metres": _pose_values(self.pose),
             "pose_direction": _pose_values(self.direction),
@@ -172,6 +173,8 @@ def _poses(
     focals: tuple[float, float],
 ) -> tuple[RelativePose | None, RelativePose | None]:
     """By points and by matches; the latter may be none where there is the former."""
+    if not np.isfinite(focals).all():
+        return None, None
     if not have_poselib():
         log.warning("the cameras' pose is left out: it needs pip install 'alumnus[scenes]'")
         return None, None

@@ -134,6 +134,11 @@ def reconstruct_photographs(
         _view(photo, *fused_points(pairs, aligned.scales, number), given, step=step)
         for number, (photo, given) in enumerate(zip(photos, focals, strict=True))
     ]
+    unknown = [name for name, view in zip(names, views, strict=True) if np.isnan(view.focal_px)]
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)}: the points tell no focal length, so give one, as focal=1200"
+        )
     refined = refined_by_matches(
         pairs,
         aligned.poses,
