@@ -145,7 +145,7 @@ def _matched(
     conf = least_confidence(pixels, there[0].desc_conf[0], there[1].desc_conf[0])
     order = conf.argsort(descending=True)
     first, second = pixels.first[order], pixels.second[order]
-    points = there[0].points[0][first[:, 1], first[:, 0]].double().cpu().numpy()
+    points = there[0].points[0][first[:, 1], first[:, 0]].cpu().double().numpy()
     here, other = photos[0].in_original(first.cpu()), photos[1].in_original(second.cpu())
     one, two = (
         estimated_focal(view.points[0].cpu(), view.conf[0].cpu(), photo) if given is None else given
@@ -155,7 +155,7 @@ def _matched(
     return PhotoMatches(
         left=here.double().numpy(),
         right=other.double().numpy(),
-        confidence=conf[order].double().cpu().numpy(),
+        confidence=conf[order].cpu().double().numpy(),
         focals=(one, two),
         known=None not in focals,
         pose=pose,
