@@ -11,7 +11,6 @@ COLUMNS = {  # of the table, and digits
     "auc20_pnp": ("AUC@20 PnP", 1),
     "auc10_pnp": ("AUC@10", 1),
     "auc5_pnp": ("AUC@5", 1),
-    "auc20_matches": ("AUC@20 matches", 1),
     "auc20_pointmaps": ("AUC@20 pointmaps", 1),
     "delta1": ("depth delta1", 1),
     "abs_rel": ("AbsRel ↓", 3),

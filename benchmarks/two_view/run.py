@@ -67,7 +67,7 @@ def sets(frames: str) -> dict[str, Set]:
     rooms = "miniworld:rooms:val,miniworld:rooms:test[:240]"
     return {
         "rooms": Set(name="rooms", data=rooms, size_px=64, words=("steps=200",)),
-        "frames": Set(name="frames", data=frames, size_px=64, words=("steps=200",)),
+        "frames": Set(name="frames", data=frames, size_px=64, words=("steps=120",)),
     }
 
 
@@ -120,7 +120,7 @@ def run_arm(bench: Bench, chosen: Set, name: str, encoder: str) -> None:
     result = alumnus.finetune(
         encoder, *chosen.settings, f"out={folder}", head="two-view", resume=folder.is_dir()
     )
-    found = scores.of_network(folder, chosen.settings)
+    found = scores.of_result(result, chosen.settings)
     bench.add(
         {
             **key,

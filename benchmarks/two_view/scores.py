@@ -1,10 +1,11 @@
-"""What a two-view network makes of the test pairs of a set: depth, matches, poses by three ways.
+"""What a two-view network makes of the test pairs of a set: depth, matches, poses by two ways.
 
 Axes: B pairs, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +17,18 @@ from alumnus.evaluation.pair_scores import BATCH, Views, pair_scores, same_place
 from alumnus.evaluation.tasks import TaskSpec
 from alumnus.evaluation.view_pairs import MOST_PAIRS
 from alumnus.finetune_config import FinetuneConfig, load_finetune_config
+from alumnus.finetuning import FinetuneResult
 from alumnus.finetuning.two_view.examples import plain_pairs
 from alumnus.finetuning.two_view.frames import Frames
 from alumnus.finetuning.two_view.pairing import find_pairs, split_pairs
 from alumnus.heads.two_view import ViewPrediction
 from alumnus.heads.two_view.pairs import ViewPairs
 from alumnus.images import normalised
-from alumnus.scenes.pointmaps import matched
-from alumnus.scenes.poses import RelativePose, pose_from_matches, pose_from_points
+from alumnus.scenes.poses import RelativePose, pose_from_points
 
-TESTED = 80  # pairs
 SURE = 0.5  # share of the pixels, the most confident, whose points PnP sees
-MOST = 400  # points or matches that a pose is estimated from
-MOST_ROUNDS = 400  # of RANSAC over matches
-PNP_PX, LINE_PX = 2.0, 1.0  # within which points and matches agree with a pose
+MOST = 400  # points that a pose is estimated from
+WITHIN_PX = 2.0  # of its pixel, a point agrees with a pose
 PERCENT = ("delta1", "match_4px", "match_patch")
 
 Scores = dict[str, float]
@@ -37,6 +36,11 @@ Scores = dict[str, float]
 
 def of_network(folder: str | Path, words: Sequence[str]) -> Scores:
     """Of a folder with a head, or a two-view network by name."""
+    return scored(network_views(folder), test_pairs(settings(words)))
+
+
+def network_views(folder: str | Path) -> Views:
+    """What such a network says of pictures."""
     network = alumnus.load_two_view(folder)
 
     @torch.no_grad()
@@ -45,7 +49,7 @@ def of_network(folder: str | Path, words: Sequence[str]) -> Scores:
         predicted: Pair = network(first, second)
         return predicted
 
-    return scored(views, test_pairs(settings(words)))
+    return views
 
 
 def of_constant(words: Sequence[str]) -> Scores:
@@ -64,61 +68,57 @@ def settings(words: Sequence[str]) -> FinetuneConfig:
 
 
 def test_pairs(config: FinetuneConfig) -> ViewPairs:
-    """The first of the pairs that `alumnus finetune` scores."""
+    """The pairs that `alumnus finetune` scores."""
     frames = Frames(_task(config).test, size_px=config.size or 0)
     found = find_pairs(frames, overlap=_overlap(config), seed=config.seed, most=MOST_PAIRS)
-    return plain_pairs(frames, found.pairs[:TESTED], size_px=frames.size_px)
+    return plain_pairs(frames, found.pairs, size_px=frames.size_px)
+
+
+def of_result(result: FinetuneResult, words: Sequence[str]) -> Scores:
+    """Of a head just trained: what the command measured, and poses by PnP."""
+    [task] = result.results.tasks
+    [model] = (m.name for m in result.results.models if m.kind == "student")
+    details = result.results.scores[task.name][model].details
+    measured = {_named(name): value for name, value in details.items()}
+    poses = solved_poses(network_views(result.folder), test_pairs(settings(words)))
+    return _rounded({**measured, **poses})
 
 
 def scored(views: Views, pairs: ViewPairs) -> Scores:
-    """Percent, and metres; of `auc*` by pointmaps alone, by PnP, by matches alone."""
+    """Percent, and metres; `auc*` by aligning pointmaps, and by PnP."""
     found = {
         name: 100 * value if name in PERCENT else value
         for name, value in pair_scores(views, pairs).items()
     }
-    truth = true_poses(pairs)
-    aligned, by_points, by_matches = [], [], []
+    aligned = []
+    for images in pairs.images.split(BATCH):
+        seen = images.float() / 255
+        aligned.append(pointmap_poses(views(seen), views(seen.flip(1))))
+    poses = Poses(*(torch.cat(parts) for parts in zip(*aligned, strict=True)))
+    of_maps = {_named(k): v for k, v in pose_scores(poses, true_poses(pairs)).items()}
+    return _rounded({**found, **of_maps, **solved_poses(views, pairs), "pairs": len(pairs)})
+
+
+def solved_poses(views: Views, pairs: ViewPairs) -> Scores:
+    """AUC of the poses that PnP gives, from the points of view 2 in the frame of camera 1."""
+    found = []
     for start in range(0, len(pairs), BATCH):
         batch = pairs.at(slice(start, start + BATCH))
-        there, back = views(batch.images), views(batch.images.flip(1))
-        aligned.append(pointmap_poses(there, back))
-        for k in range(len(batch)):
-            by_points.append(_pnp(there, batch.K[k], k))
-            by_matches.append(_essential(there, batch.K[k], k))
-    poses = {
-        "pointmaps": Poses(*(torch.cat(parts) for parts in zip(*aligned, strict=True))),
-        "pnp": _stacked(by_points),
-        "matches": _stacked(by_matches),
-    }
-    for way, found_poses in poses.items():
-        found |= {f"{k}_{way}": v for k, v in pose_scores(found_poses, truth).items()}
-    return {**{name: round(value, 3) for name, value in found.items()}, "pairs": len(pairs)}
+        _first, second = views(batch.images)
+        found += [_pnp(second, batch.K[k, 1], k) for k in range(len(batch))]
+    scores = pose_scores(_stacked(found), true_poses(pairs))
+    return {f"{name}_pnp": value for name, value in scores.items()}
 
 
-def _pnp(there: Pair, K: Tensor, k: int) -> RelativePose | None:
-    """The pose from which camera 2 sees its surest points where they are."""
-    view: ViewPrediction = there[1]
+def _pnp(view: ViewPrediction, K: Tensor, k: int) -> RelativePose | None:
+    """The pose from which a camera sees its surest points where they are."""
     sure = view.conf[k] >= view.conf[k].flatten().quantile(1 - SURE)
-    v, u = _some(sure.nonzero()).T
+    places = sure.nonzero()
+    v, u = places[:: -(-len(places) // MOST)].T
     pixels = torch.stack([u, v], dim=-1) + 0.5
     return pose_from_points(
-        view.points[k, v, u].numpy(), pixels.numpy(), K2=K[1].numpy(), within_px=PNP_PX
+        view.points[k, v, u].numpy(), pixels.numpy(), K2=K.numpy(), within_px=WITHIN_PX
     )
-
-
-def _essential(there: Pair, K: Tensor, k: int) -> RelativePose | None:
-    """The pose by reciprocal matches of descriptors."""
-    found = matched(*there, k)
-    first, second = (_some(xy).numpy() + 0.5 for xy in (found.first, found.second))
-    K1, K2 = (matrix.numpy() for matrix in K)
-    return pose_from_matches(
-        first, second, K1=K1, K2=K2, within_px=LINE_PX, most_rounds=MOST_ROUNDS
-    )
-
-
-def _some(rows: Tensor) -> Tensor:
-    """At most so many as RANSAC needs, evenly chosen."""
-    return rows[:: -(-len(rows) // MOST)] if len(rows) else rows
 
 
 def _stacked(poses: Sequence[RelativePose | None]) -> Poses:
@@ -129,6 +129,15 @@ def _stacked(poses: Sequence[RelativePose | None]) -> Poses:
         torch.stack([torch.as_tensor(p.rotation) for p in filled]),
         torch.stack([torch.as_tensor(p.translation) for p in filled]),
     )
+
+
+def _named(name: str) -> str:
+    """`auc20` of the command is by pointmaps."""
+    return f"{name}_pointmaps" if name.startswith("auc") else name
+
+
+def _rounded(scores: Mapping[str, Any]) -> Scores:
+    return {name: round(value, 3) for name, value in scores.items()}
 
 
 def _task(config: FinetuneConfig) -> TaskSpec:

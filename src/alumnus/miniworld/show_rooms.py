@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from alumnus.evaluation.pair_scores import CLOSE_PX, shown
+from alumnus.evaluation.pair_scores import CLOSE_PX, Views, shown
 from alumnus.heads.two_view import (
     PixelMatches,
     ViewPrediction,
@@ -37,10 +37,10 @@ RIGHT, WRONG, HIDDEN = (60, 220, 90), (240, 60, 50), (90, 150, 255)
 
 
 @torch.no_grad()
-def prediction_sheet(folder: Path, pairs: ViewPairs) -> Picture:
-    """All of some pairs, by the teacher in a folder."""
+def prediction_sheet(views: Views, pairs: ViewPairs) -> Picture:
+    """All of some pairs, by a network."""
     batch = pairs.at(slice(None))
-    first, second = shipped_views(folder)(batch.images)
+    first, second = views(batch.images)
     rows = []
     for k in range(len(batch)):
         depths = [_grey(d.numpy()) for d in (batch.depth[k, 0], first.points[k, ..., 2])]
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4, help="the first ones of the test split")
     given = parser.parse_args()
     pairs = load_pairs(MiniworldSource("rooms", "test", length=2 * given.pairs))
-    sheet = prediction_sheet(given.folder, pairs)
+    sheet = prediction_sheet(shipped_views(given.folder), pairs)
     Image.fromarray(sheet).save(given.file, optimize=True)
 
 

@@ -58,7 +58,6 @@ def pose_from_matches(
     K1: ArrayLike,  # [3, 3]
     K2: ArrayLike,
     within_px: float = 1.0,  # of its epipolar line, a match agrees
-    most_rounds: int = MOST_ROUNDS,
 ) -> RelativePose | None:
     """The pose by the essential matrix: its translation has length 1. None where too few agree.
 
@@ -72,7 +71,7 @@ def pose_from_matches(
         other,
         _camera(K1),
         _camera(K2),
-        {"max_epipolar_error": within_px, "max_iterations": most_rounds},
+        {"max_epipolar_error": within_px, "max_iterations": MOST_ROUNDS},
         {},
     )
     return _agreed(pose, found)

@@ -43,8 +43,8 @@ def find_pairs(
         except BrokenImageError as error:
             log.warning("left out: %s", error)
             continue
-        seen = look(frame, ahead(), size_px=MEASURED_PX)
-        views[index] = Posed(seen.view, frame.scene, frame.paired)
+        view = frame.view if frame.paired else look(frame, ahead(), size_px=MEASURED_PX).view
+        views[index] = Posed(view, frame.scene, frame.paired)
     name = frames.source.name
     found = pairs_of(views, name=name, seed=seed, overlap=overlap, most=most, step_px=1)
     return Pairing(found, all(view.paired for view in views.values()))
