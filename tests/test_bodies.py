@@ -19,13 +19,13 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import alumnus
-from alumnus.bodies import find_people, load_people_network, open_body
+from alumnus.bodies import find_people, load_people, open_body
 from alumnus.bodies.drawing import people_picture
 from alumnus.bodies.smplx import JOINTS, ROTATIONS, TURNED, SmplX, load_smplx
 from alumnus.bodies.smplx_files import read_smplx
 from alumnus.cli import app
 from alumnus.encoders import EncoderSpec, build_encoder
-from alumnus.heads.people import PeopleHead, PeopleNetwork, PeopleSpec, save_people
+from alumnus.heads.people import PeopleHead, PeopleNetwork, PeopleSpec, save_people_head
 from alumnus.heads.people.camera import default_intrinsics, project
 from alumnus.heads.people.photos import prepare_square
 from alumnus.heads.people.rotations import matrix_from_rotvec
@@ -89,12 +89,12 @@ def save_small(folder: Path, spec: PeopleSpec = SMALL) -> PeopleNetwork:
     torch.manual_seed(0)
     network = PeopleNetwork(build_encoder(MICRO), PeopleHead(spec)).eval()
     save_encoder(folder, network.encoder, MICRO)
-    save_people(folder, network.head)
+    save_people_head(folder, network.head)
     return network
 
 
 def test_networks_open_by_name_folder_file_and_encoder(tmp_path: Path) -> None:
-    shipped = load_people_network("miniworld-people")
+    shipped = load_people("miniworld-people")
     assert not shipped.training
     saved = save_small(tmp_path / "run")
     images = torch.randn(1, 3, 32, 32)
@@ -105,9 +105,9 @@ def test_networks_open_by_name_folder_file_and_encoder(tmp_path: Path) -> None:
         (tmp_path / "run", tmp_path / "run"),
         (tmp_path / "run", saved.encoder),
     ):
-        found = alumnus.load_people_network(name, encoder=encoder)
+        found = alumnus.load_people(name, encoder=encoder)
         torch.testing.assert_close(found(images).scores, expected)
-    of_teacher = load_people_network(teacher_folder("people"), encoder="miniworld-people")
+    of_teacher = load_people(teacher_folder("people"), encoder="miniworld-people")
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(of_teacher(images).scores, shipped(images).scores)
 
@@ -120,23 +120,23 @@ def test_a_file_of_multihmr_opens_by_its_path_and_brings_its_encoder(tmp_path: P
     model = {**named, **head.state_dict()}
     args = argparse.Namespace(xat_num_heads=spec.heads)
     torch.save({"model_state_dict": model, "args": args}, tmp_path / "multiHMR.pt")
-    network = load_people_network(tmp_path / "multiHMR.pt")
+    network = load_people(tmp_path / "multiHMR.pt")
     assert network.head.spec == replace(spec, camera_max_resolution=64)
     images = torch.randn(1, 3, 56, 56)
     expected = PeopleNetwork(encoder, head).eval()(images).scores
     torch.testing.assert_close(network(images).scores, expected)
     with pytest.raises(ValueError, match="holds its own encoder: leave encoder=elsewhere out"):
-        load_people_network(tmp_path / "multiHMR.pt", encoder="elsewhere")
+        load_people(tmp_path / "multiHMR.pt", encoder="elsewhere")
 
 
 def test_networks_that_are_not_there_are_said_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'miniworld-peple'.*did you mean 'miniworld-people'"):
-        load_people_network("miniworld-peple")
+        load_people("miniworld-peple")
     with pytest.raises(ValueError, match=r"no people head at .*: expected people\.safetensors"):
-        load_people_network(tmp_path)
-    save_people(tmp_path, PeopleHead(SMALL))
+        load_people(tmp_path)
+    save_people_head(tmp_path, PeopleHead(SMALL))
     with pytest.raises(ValueError, match=r"there is no encoder beside .*: name one with encoder="):
-        load_people_network(tmp_path)
+        load_people(tmp_path)
 
 
 # the command
@@ -342,7 +342,7 @@ def test_without_licensed_files_people_are_found_and_what_is_missing_is_said(
 
     [whole] = alumnus.people(
         photo,
-        load_people_network(tmp_path / "run"),
+        load_people(tmp_path / "run"),
         tmp_path / "out",
         body=f"smplx={licensed}",
         mesh="npz",
@@ -358,7 +358,7 @@ def test_without_licensed_files_people_are_found_and_what_is_missing_is_said(
 
 
 def test_nobody_and_people_behind_the_camera_are_drawn_without_failing(photo: Path) -> None:
-    network = load_people_network("miniworld-people")
+    network = load_people("miniworld-people")
     body = open_body("anny", network.head.spec)
     found = find_people(network, photo, body=body, threshold=0.999)
     assert found.table.endswith("nobody")
@@ -378,7 +378,7 @@ def test_full_anny_says_how_to_install_it_where_it_is_not() -> None:
     try:
         import anny  # noqa: F401
     except ModuleNotFoundError:
-        spec = load_people_network("miniworld-people").head.spec
+        spec = load_people("miniworld-people").head.spec
         with pytest.raises(ValueError, match=r"needs the package anny: pip install 'alumnus\[anny"):
             open_body("anny-full", spec)
     else:
@@ -388,7 +388,7 @@ def test_full_anny_says_how_to_install_it_where_it_is_not() -> None:
 @pytest.mark.slow
 def test_full_anny_has_the_joints_and_the_surface_of_the_baked_body() -> None:
     pytest.importorskip("anny", reason="the package anny, a gigabyte with its data")
-    spec = load_people_network("miniworld-people").head.spec
+    spec = load_people("miniworld-people").head.spec
     full, baked = open_body("anny-full", spec), open_body("anny", spec)
     assert full is not None
     assert baked is not None

@@ -9,7 +9,7 @@ from PIL import Image
 
 import alumnus
 from alumnus import cli
-from alumnus.bodies import load_people_network
+from alumnus.bodies import load_people
 from alumnus.data import open_source
 from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.evaluation.results import Results
@@ -61,7 +61,7 @@ def test_command_trains_scores_and_its_result_opens_as_a_network(
     for score in results.scores[task.name].values():
         assert score.value == score.details["pve_mm"]
         assert {"pa_pve_mm", "mpjpe_mm", "pa_mpjpe_mm", "pck", "precision"} <= set(score.details)
-    network = load_people_network(out)
+    network = load_people(out)
     model = alumnus.load_head(out)
     picture = open_source("miniworld:people:test").read(40).image
     image = model.prepare(picture)[None]
@@ -70,7 +70,7 @@ def test_command_trains_scores_and_its_result_opens_as_a_network(
     [found] = alumnus.people(tmp_path / "grey.png", out, threshold=0.999)
     assert found.body is not None
     with pytest.raises(ValueError, match="knows its encoder"):
-        load_people_network(out, encoder=network.encoder)
+        load_people(out, encoder=network.encoder)
 
 
 def test_an_unfrozen_encoder_learns_and_lies_beside_the_head(encoder: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_an_unfrozen_encoder_learns_and_lies_beside_the_head(encoder: Path, tmp_
     alumnus.finetune(str(encoder), *words, head="people", unfrozen=True)
     before, after = (alumnus.load(path).state_dict() for path in (encoder, tmp_path / "out"))
     assert not torch.equal(before["blocks.0.mlp.fc1.weight"], after["blocks.0.mlp.fc1.weight"])
-    assert load_people_network(tmp_path / "out").head.spec.dim == SMALL.dim
+    assert load_people(tmp_path / "out").head.spec.dim == SMALL.dim
 
 
 def test_batches_are_a_function_of_their_position(course: PeopleCourse) -> None:

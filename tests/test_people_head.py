@@ -19,8 +19,8 @@ from alumnus.heads.people import (
     PeopleNetwork,
     PeopleSpec,
     detect,
-    load_people,
-    save_people,
+    load_people_head,
+    save_people_head,
 )
 from alumnus.heads.people.camera import (
     camera_embedding,
@@ -361,8 +361,8 @@ def test_network_refuses_images_and_intrinsics_of_other_shapes() -> None:
 
 
 def test_a_saved_head_comes_back(head: PeopleHead, tmp_path: Path) -> None:
-    save_people(tmp_path, head)
-    again = load_people(tmp_path)
+    save_people_head(tmp_path, head)
+    again = load_people_head(tmp_path)
     assert again.spec == head.spec
     for name, tensor in head.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=0)
@@ -370,7 +370,7 @@ def test_a_saved_head_comes_back(head: PeopleHead, tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_said_in_one_sentence(head: PeopleHead, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no people head at .*: expected people\.safetensors"):
-        load_people(tmp_path)
+        load_people_head(tmp_path)
     with pytest.raises(ValueError, match=r"'witdh'.*did you mean 'width'"):
         PeopleSpec.from_dict({"witdh": 3})
     with pytest.raises(ValueError, match="the people head takes"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alumnus.heads.people import load_people
+from alumnus.heads.people import load_people_head
 from alumnus.miniworld import MiniworldSource, render_person, teacher_folder
 from alumnus.miniworld.fit import normalised
 from alumnus.miniworld.people_bodies import PeopleData, read_people
@@ -40,7 +40,7 @@ def test_shipped_teacher_finds_people_and_their_poses_where_constants_do_not(
 
 
 def test_people_are_detected_where_their_heads_are(people: PeopleData) -> None:
-    encoder, head = load_encoder(FOLDER), load_people(FOLDER)
+    encoder, head = load_encoder(FOLDER), load_people_head(FOLDER)
     view = people.view(slice(None))
     with torch.no_grad():
         found = head(encoder(normalised(view.images)).final.of("patch"), view.K)
@@ -64,7 +64,7 @@ def test_teacher_of_the_pool_is_the_shipped_encoder(people: PeopleData) -> None:
 
 
 def test_predicted_body_lies_over_the_person() -> None:
-    encoder, head = load_encoder(FOLDER), load_people(FOLDER)
+    encoder, head = load_encoder(FOLDER), load_people_head(FOLDER)
     source = MiniworldSource("people", "test", length=6)
     people = read_people(source)
     with torch.no_grad():

@@ -35,7 +35,7 @@ PUBLIC = [
     "get",
     "load",
     "load_head",
-    "load_people_network",
+    "load_people",
     "load_two_view",
     "match",
     "people",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alumnus.encoders import build_encoder
-from alumnus.heads.people import People, PeopleHead, load_people
+from alumnus.heads.people import People, PeopleHead, load_people_head
 from alumnus.heads.people.camera import distance_from_nearness, unproject
 from alumnus.heads.people.losses import people_losses
 from alumnus.miniworld import MiniworldSource, train_people
@@ -90,7 +90,7 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", settings, save_every=1)
     train(tmp_path / "parts", settings, save_every=1)
-    for load in (load_encoder, load_people):
+    for load in (load_encoder, load_people_head):
         one, other = (load(tmp_path / name).state_dict() for name in ("whole", "parts"))
         assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(ValueError, match="other settings"):

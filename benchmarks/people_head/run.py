@@ -24,7 +24,7 @@ from torch import Tensor
 
 import alumnus
 from alumnus import measure
-from alumnus.bodies import find_people, load_people_network, open_body
+from alumnus.bodies import find_people, load_people, open_body
 from alumnus.data import open_source
 from alumnus.encoders import build_encoder
 from alumnus.evaluation.features import joints_of
@@ -109,7 +109,7 @@ def run_arm(arm: str, student: str, *, out: Path, steps: int, pack: Path | None)
         test = read_people(MiniworldSource("people", "test", length=TEST))
         record["own_head"] = numbers(shipped_scores(Path(encoder), test))
     if pack is not None:
-        record["pck_of_network"] = pck_on_photographs(load_people_network(folder), pack)
+        record["pck_of_network"] = pck_on_photographs(load_people(folder), pack)
         record["pck_of_linear_map"] = pck_of_linear_map(encoder, pack)
     return record
 
@@ -215,7 +215,7 @@ def draw(out: Path, arms: Sequence[str], path: Path) -> None:
     seen = [render_person(2, i, 112) for i in range(SHOWN)]
     rows = [person.image for person in seen]
     for arm in arms:
-        network = load_people_network(out / arm.replace(" ", "-"))
+        network = load_people(out / arm.replace(" ", "-"))
         found = predict(network.encoder, network.head, TorchBody(), people.view(slice(None)))
         rows += [
             drawn_over(person.image // 2, found.vertices[i].numpy(), person.K)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         show_config,
         text,
     )
-    from alumnus.bodies import FoundPeople, load_people_network
+    from alumnus.bodies import FoundPeople, load_people
     from alumnus.encoders import Encoder
     from alumnus.finetuning import HeadModel, load_head
     from alumnus.plans import Plan
@@ -70,7 +70,7 @@ __all__ = [
     "get",
     "load",
     "load_head",
-    "load_people_network",
+    "load_people",
     "load_two_view",
     "match",
     "people",
@@ -92,7 +92,7 @@ _HOME = {
     "Plan": "plans",
     "load": "runs",
     "load_head": "finetuning",
-    "load_people_network": "bodies",
+    "load_people": "bodies",
     "load_two_view": "scenes",
 }
 

@@ -523,7 +523,7 @@ def people(
         [found] = alumnus.people("party.jpg", "multiHMR_672_L.pt", out="found")
         found.translation  # [P, 3] metres, of each person's head joint
 
-    `model` and `encoder` are those of `load_people_network`, or a network that is open.
+    `model` and `encoder` are those of `load_people`, or a network that is open.
     `body` is one of `anny`, `anny-full`, `smplx=PATH`, `none`; None: the one that is at hand.
     `fov`, degrees across the long side of a photograph. In the folder `out` each photograph gets
     NAME.json, NAME.png and, with a body, its mesh (`obj`, `npz`, or `none`). ValueError in one

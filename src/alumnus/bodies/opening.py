@@ -7,21 +7,19 @@ from alumnus.encoders import Encoder
 from alumnus.finetuning.head_files import load_head
 from alumnus.finetuning.people.model import PeopleModel
 from alumnus.hardware import choose_device
-from alumnus.heads.people import PeopleNetwork, load_multihmr, load_people
+from alumnus.heads.people import PeopleNetwork, load_multihmr, load_people_head
 from alumnus.miniworld import teacher_folder
 from alumnus.runs import is_encoder
 from alumnus.spelling import unknown
 from alumnus.teachers import open_encoder
 
-__all__ = ["NAMED", "load_people_network", "opened_network"]
+__all__ = ["NAMED", "load_people", "opened_network"]
 
 NAMED = ("miniworld-people",)
 FORMS = ("FOLDER", "FILE.pt", "https://...", "hf:ORG/REPO/FILE")
 
 
-def load_people_network(
-    name: str | Path, *, encoder: str | Path | Encoder | None = None
-) -> PeopleNetwork:
+def load_people(name: str | Path, *, encoder: str | Path | Encoder | None = None) -> PeopleNetwork:
     """The people network of a name, in eval mode on the CPU.
 
     | `name` | its encoder |
@@ -55,11 +53,11 @@ def opened_network(
     if isinstance(model, PeopleNetwork):
         return model
     chosen = choose_device(device)
-    return load_people_network(model, encoder=encoder).to(chosen)
+    return load_people(model, encoder=encoder).to(chosen)
 
 
 def _of_folder(path: Path, encoder: str | Path | Encoder | None) -> PeopleNetwork:
-    head = load_people(path)
+    head = load_people_head(path)
     beside = path if path.is_dir() else path.parent
     if encoder is None and not is_encoder(beside):
         raise ValueError(f"there is no encoder beside {path}: name one with encoder=PATH")

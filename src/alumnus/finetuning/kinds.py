@@ -25,7 +25,7 @@ from alumnus.finetuning.segmentation import SegmentationModel, segmentation_cour
 from alumnus.finetuning.two_view.course import two_view_course
 from alumnus.finetuning.two_view.model import TwoViewModel
 from alumnus.heads import load_linear_head, save_linear_head
-from alumnus.heads.people import PeopleHead, load_people, save_people
+from alumnus.heads.people import PeopleHead, load_people_head, save_people_head
 from alumnus.heads.two_view import TwoViewHead, load_two_view_head, save_two_view_head
 
 __all__ = ["KINDS", "HeadKind"]
@@ -54,7 +54,7 @@ def _save_two_view(head: TwoViewHead, path: Path) -> None:
 
 
 def _save_people(head: PeopleHead, path: Path) -> None:
-    save_people(path.parent, head)
+    save_people_head(path.parent, head)
 
 
 KINDS: dict[HeadName, HeadKind] = {
@@ -116,6 +116,6 @@ KINDS: dict[HeadName, HeadKind] = {
         model=PeopleModel,
         weights="people.safetensors",
         save=_save_people,
-        load=load_people,
+        load=load_people_head,
     ),
 }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from alumnus.bodies.drawing import mesh_over
 from alumnus.encoders import Encoder
-from alumnus.heads.people import PeopleHead, load_people
+from alumnus.heads.people import PeopleHead, load_people_head
 from alumnus.miniworld import MiniworldSource, render_person, teacher_folder
 from alumnus.miniworld.body import load_body
 from alumnus.miniworld.people_bodies import read_people, true_bodies
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--folder", type=Path, default=teacher_folder("people"))
     given = parser.parse_args()
-    sheet = predicted_sheet(load_encoder(given.folder), load_people(given.folder))
+    sheet = predicted_sheet(load_encoder(given.folder), load_people_head(given.folder))
     Image.fromarray(sheet).save(given.file, optimize=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from alumnus.heads.people import load_people
+from alumnus.heads.people import load_people_head
 from alumnus.miniworld import MiniworldSource, teacher_folder
 from alumnus.miniworld.fit import SPEC, in_words
 from alumnus.miniworld.people_bodies import PeopleData, read_people, true_bodies
@@ -26,7 +26,7 @@ __all__ = ["constant_scores", "shipped_scores"]
 
 def shipped_scores(folder: Path, test: PeopleData, *, every: int = 1) -> dict[str, float]:
     """What a folder's encoder and head reach, by each `every`-th vertex."""
-    return evaluate(load_encoder(folder), load_people(folder), test, every=every)
+    return evaluate(load_encoder(folder), load_people_head(folder), test, every=every)
 
 
 def constant_scores(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder, build_encoder
-from alumnus.heads.people.files import save_people
+from alumnus.heads.people.files import save_people_head
 from alumnus.heads.people.head import PeopleHead
 from alumnus.miniworld.fit import (
     SPEC,
@@ -76,7 +76,7 @@ def train(out: Path, settings: FitSettings, *, save_every: int = 500) -> dict[st
     score = partial(evaluate, encoder, head, test)
     fit(out, both, settings, batch=batch, loss=loss, score=score, save_every=save_every)
     save_encoder(out, encoder.half(), SPEC, {"settings": asdict(settings)})
-    save_people(out, head.half(), {"settings": asdict(settings)})
+    save_people_head(out, head.half(), {"settings": asdict(settings)})
     encoder.float(), head.float()  # of the rounded weights
     scores = score()
     keep_scores(out, scores)

@@ -1,6 +1,6 @@
 """Body regression in the manner of Multi-HMR (arXiv 2402.14654): who is where, in which pose."""
 
-from alumnus.heads.people.files import load_people, save_people
+from alumnus.heads.people.files import load_people_head, save_people_head
 from alumnus.heads.people.head import People, PeopleHead, detect, surest
 from alumnus.heads.people.network import PeopleNetwork
 from alumnus.heads.people.regressor import Cells
@@ -15,7 +15,7 @@ __all__ = [
     "PeopleSpec",
     "detect",
     "load_multihmr",
-    "load_people",
-    "save_people",
+    "load_people_head",
+    "save_people_head",
     "surest",
 ]

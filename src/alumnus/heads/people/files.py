@@ -8,19 +8,19 @@ from alumnus.heads.files import load_described_head, save_described_head
 from alumnus.heads.people.head import PeopleHead
 from alumnus.heads.people.spec import PeopleSpec
 
-__all__ = ["load_people", "save_people"]
+__all__ = ["load_people_head", "save_people_head"]
 
 STEM = "people"
 
 
-def save_people(
+def save_people_head(
     folder: str | Path, head: PeopleHead, extra: Mapping[str, Any] | None = None
 ) -> None:
     """Write people.safetensors and people.json; `extra` goes into the JSON as "info"."""
     save_described_head(folder, STEM, head, extra)
 
 
-def load_people(path: str | Path) -> PeopleHead:
+def load_people_head(path: str | Path) -> PeopleHead:
     """The head of a folder or of its .safetensors file; see `load_described_head`."""
 
     def build(values: Mapping[str, Any]) -> PeopleHead:
