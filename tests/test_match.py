@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import alumnus
 from alumnus import cli
 from alumnus.heads.two_view import TwoViewNetwork, prepare_photo
 from alumnus.miniworld.rooms import RoomView, render_walk
-from alumnus.scenes.cameras import camera_matrix, estimated_focal, seen_camera
+from alumnus.scenes.cameras import camera_matrix, estimated_focal, given_focals, seen_camera
 from alumnus.scenes.match_picture import match_picture
 from alumnus.scenes.matches import PhotoMatches
 
@@ -135,6 +136,13 @@ def test_the_picture_has_lines_where_the_matches_are() -> None:
     assert not drawn[:, :40].any()
 
 
+@pytest.mark.parametrize("given", [(100.0, 90.0), [100, 90], np.array([100, 90])])
+def test_focal_lengths_are_any_list_of_numbers(given: Sequence[float]) -> None:
+    assert given_focals(given, 2) == [100.0, 90.0]
+    assert given_focals(np.float64(100), 2) == [100.0, 100.0]
+    assert given_focals(None, 2) == [None, None]
+
+
 def test_mistakes_are_one_sentence_before_the_model_is_opened(
     photographs: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -144,6 +152,7 @@ def test_mistakes_are_one_sentence_before_the_model_is_opened(
         ("none.jpg", {}, "there is no photograph 'none.jpg'"),
         (tmp_path / "broken.jpg", {}, "'broken.jpg' of .* cannot be decoded"),
         (right, {"focal": [1.0, 2.0, 3.0]}, "3 focal lengths are given: name one for all, or 2"),
+        (right, {"focal": (100.0, float("nan"))}, "a focal length of nan px cannot be"),
         (right, {"focal": -3.0}, "a focal length of -3.0 px cannot be"),
         (right, {"out": right}, "is a file: name a folder"),
         (right, {}, "unknown two-view network 'none'"),

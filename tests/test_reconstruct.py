@@ -155,6 +155,10 @@ def test_mistakes_are_one_sentence_before_the_model_is_opened(tmp_path: Path) ->
     refused("a scene needs two photographs or more, but the folder .* holds 0")
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     refused("a scene needs two photographs or more, but the folder .* holds 1")
+    refused("a.png' is one photograph: name two or more, or a folder", tmp_path / "a.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "b.png")
+    same = tmp_path / "below" / ".."
+    refused("is the folder of the photographs, where views.png would be taken", out=same)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     refused(r"image 'b\.png' of .* cannot be decoded")
     refused("a window of 0 holds no photograph", window=0)

@@ -41,7 +41,7 @@ def test_the_shipped_teacher_opens_by_name_and_by_folder() -> None:
     network = alumnus.load_two_view("miniworld-rooms")
     assert not network.training
     folder = teacher_folder("rooms")
-    for other in (folder, folder / "two_view.safetensors"):
+    for other in (Path("miniworld-rooms"), folder, folder / "two_view.safetensors"):
         assert torch.equal(points(alumnus.load_two_view(other)), points(network))
     elsewhere = alumnus.load_two_view(folder, encoder="miniworld-rooms")
     torch.testing.assert_close(points(elsewhere), points(network))
@@ -55,6 +55,17 @@ def test_a_file_of_mast3r_opens_by_its_path(tmp_path: Path) -> None:
     assert torch.equal(points(alumnus.load_two_view(file)), points(load_mast3r(file)))
     with pytest.raises(ValueError, match="holds its own encoder: leave encoder=x out"):
         alumnus.load_two_view(file, encoder="x")
+
+
+def test_weights_that_are_kept_open_by_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path / "cache"))
+    file = mast3r_file(tmp_path)
+    expected = points(load_mast3r(file))
+    alumnus.get("mast3r-vitl16", file=file)
+    file.unlink()
+    assert torch.equal(points(alumnus.load_two_view("mast3r-vitl16")), expected)
 
 
 def test_dune_mast3r_asks_for_the_encoder_that_it_names(

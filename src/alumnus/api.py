@@ -443,7 +443,7 @@ def match(
     out: str | Path | None = None,
     *,
     encoder: str | None = None,
-    focal: float | list[float] | None = None,
+    focal: float | Sequence[float] | None = None,
     overwrite: bool = False,
     device: str = "auto",
 ) -> PhotoMatches:
@@ -476,7 +476,7 @@ def reconstruct(
     out: str | Path | None = None,
     *,
     encoder: str | None = None,
-    focal: float | list[float] | None = None,
+    focal: float | Sequence[float] | None = None,
     window: int | None = None,
     least_sure: float | None = None,
     overwrite: bool = False,

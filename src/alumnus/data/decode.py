@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
-__all__ = ["BrokenImageError", "decode_rgb"]
+__all__ = ["BrokenImageError", "decode_rgb", "upright_rgb"]
 
 # What photographs come in, besides JPEG. No EPS or WMF: Pillow hands these to other programs.
 FORMATS = ("PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
@@ -49,7 +49,7 @@ class BrokenImageError(ValueError):
         return f"image {self.identity!r} of {self.source!r} cannot be decoded: {self.why}"
 
 
-def decode_rgb(data: bytes, *, source: str, identity: str) -> Image.Image:
+def decode_rgb(data: bytes, *, source: str, identity: str, full_size: bool = False) -> Image.Image:
     """Decode an image file to RGB, turned as its EXIF orientation says.
 
     The format is that of the content, whatever the file is called. Of an animation the first
@@ -65,27 +65,43 @@ def decode_rgb(data: bytes, *, source: str, identity: str) -> Image.Image:
     JPEGs with a short side above 4096 px are decoded at a half, quarter or eighth that keeps at
     least 2048 px, up to 2^30 stored pixels; everything else has at most 178,956,970 pixels
     (Pillow's limit against decompression bombs). Of an image over 100 times as long as wide the
-    middle is kept. Otherwise the size is that of the file.
+    middle is kept. Otherwise the size is that of the file. With `full_size` it always is, and a
+    JPEG too has Pillow's limit.
     Raises BrokenImageError (naming `source` and `identity`), never a decoder's own error.
     """
     try:
-        image = _open(data)
+        image = _open(data, full_size=full_size)
         image.load()
-        return _middle(_to_rgb(_upright(image)))
+        rgb = _to_rgb(_upright(image))
+        return rgb if full_size else _middle(rgb)
     except DECODER_ERRORS as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = _why(error)
         if isinstance(error, UnidentifiedImageError):
             why = "not an image of a known format" if data else "the file is empty"
         raise BrokenImageError(source, identity, why) from error
 
 
-def _open(data: bytes) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image that is open, as `decode_rgb` gives its file at full size; the same errors."""
+    try:
+        image.load()
+        return _to_rgb(_upright(image))
+    except DECODER_ERRORS as error:
+        name = str(getattr(image, "filename", "") or "without a name")
+        raise BrokenImageError("open images", name, _why(error)) from error
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _open(data: bytes, *, full_size: bool) -> Image.Image:
     """The image, its pixels not decoded yet; a huge JPEG is told to be decoded smaller."""
     if data.startswith(b"\xff\xd8\xff"):  # Image.open would refuse by the size before decoding
         jpeg = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         progressive = "progression" in jpeg.info  # held at full size, as coefficients
         _refuse_bomb(jpeg.size, MOST_PIXELS if progressive else MOST_JPEG_PIXELS)
-        if min(jpeg.size) > HUGE_PX:
+        if min(jpeg.size) > HUGE_PX and not full_size:
             jpeg.draft(None, _scaled(jpeg.size, HUGE_PX / 2 / min(jpeg.size)))
         _refuse_bomb(jpeg.size, MOST_PIXELS)
         return jpeg

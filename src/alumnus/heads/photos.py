@@ -7,20 +7,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alumnus.data.decode import decode_rgb
+from alumnus.data.decode import decode_rgb, upright_rgb
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["normalised_pixels", "read_photo", "smooth_filter"]
 
 
 def read_photo(photo: str | Path | Image.Image) -> Image.Image:
-    """A picture in RGB, a file turned as its EXIF orientation says; ValueError for no picture."""
+    """All pixels of a file or of an open image in RGB, upright as its EXIF orientation says.
+
+    ValueError, one sentence, for anything else.
+    """
     if isinstance(photo, Image.Image):
-        return photo.convert("RGB")
+        return upright_rgb(photo)
     path = Path(photo).expanduser()
     if not path.is_file():
         raise ValueError(f"there is no photograph {str(path)!r}")
-    return decode_rgb(path.read_bytes(), source=str(path.parent), identity=path.name)
+    data = path.read_bytes()
+    return decode_rgb(data, source=str(path.parent), identity=path.name, full_size=True)
 
 
 def normalised_pixels(image: Image.Image) -> Tensor:  # [1, 3, H, W]

@@ -4,6 +4,8 @@ Axes: H W pixels of a photograph as the network sees it. Focal lengths are in pi
 photograph itself; whole numbers are centres of pixels.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -48,12 +50,17 @@ def seen_camera(photo: Photo, focal_px: float) -> Array:  # [3, 3]
     return np.array([[focal_px * sx, 0, x], [0, focal_px * sy, y], [0, 0, 1]], np.float64)
 
 
-def given_focals(focal: float | list[float] | None, count: int) -> list[float | None]:
-    """One for each photograph; ValueError for ones that cannot be, or not as many."""
-    given = focal if isinstance(focal, list) else [focal]
+def given_focals(focal: float | Sequence[float] | None, count: int) -> list[float | None]:
+    """One for each photograph, of a number or any list of numbers, None where none is given.
+
+    ValueError for ones that cannot be, or not as many.
+    """
+    if focal is None:
+        return [None] * count
+    given = [float(value) for value in np.ravel(focal)]
     if len(given) not in (1, count):
         raise ValueError(f"{len(given)} focal lengths are given: name one for all, or {count}")
     for value in given:
-        if value is not None and not (np.isfinite(value) and value > 0):
+        if not (np.isfinite(value) and value > 0):
             raise ValueError(f"a focal length of {value} px cannot be: it is more than 0")
-    return list(given) * (count // len(given))
+    return [*given] * (count // len(given))

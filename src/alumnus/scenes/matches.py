@@ -5,6 +5,7 @@ Axes: k matches. Pixels (x, y) are those of the photographs; whole numbers are t
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from alumnus.heads.photos import read_photo
 from alumnus.heads.two_view import Photo, TwoViewNetwork
 from alumnus.heads.two_view.matching import least_confidence
 from alumnus.scenes.cameras import camera_matrix, estimated_focal, given_focals
 from alumnus.scenes.match_picture import match_picture
 from alumnus.scenes.opening import opened_network
-from alumnus.scenes.photographs import check_free, read_photograph
+from alumnus.scenes.photographs import check_free
 from alumnus.scenes.pointmaps import matched
 from alumnus.scenes.poses import RelativePose, have_poselib, pose_from_matches, pose_from_points
 from alumnus.text_files import write_text
@@ -109,7 +111,7 @@ def match_photographs(
     out: Path | None = None,
     *,
     encoder: str | None = None,
-    focal: float | list[float] | None = None,  # px of the photographs: one, or one each
+    focal: float | Sequence[float] | None = None,  # px of the photographs: one, or one each
     overwrite: bool = False,
     device: str = "auto",
 ) -> PhotoMatches:
@@ -121,7 +123,7 @@ def match_photographs(
     """
     check_free(out, FILES, overwrite=overwrite)
     first, second = given_focals(focal, 2)
-    images = read_photograph(left), read_photograph(right)
+    images = read_photo(left), read_photo(right)
     network = opened_network(model, encoder, device)
     photos = network.prepare(images[0]), network.prepare(images[1])
     names = _name(left, "left"), _name(right, "right")

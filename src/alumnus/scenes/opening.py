@@ -13,7 +13,7 @@ from alumnus.heads.two_view.released import build_dune_mast3r, build_mast3r, rea
 from alumnus.miniworld import teacher_folder
 from alumnus.runs import is_encoder
 from alumnus.spelling import unknown
-from alumnus.teachers import TEACHERS, Teacher, as_encoder, open_encoder
+from alumnus.teachers import Teacher, as_encoder, fetch_weights, open_encoder
 from alumnus.tensor_files import read_description
 
 __all__ = ["NAMED", "load_two_view", "opened_network"]
@@ -29,8 +29,8 @@ def load_two_view(
 ) -> TwoViewNetwork:
     """The two-view network of a name, in eval mode on the CPU.
 
-    - MASt3R's file (`.pth`, `.safetensors`, a URL, `hf:ORG/REPO/FILE`), or `mast3r-vitl16`: its
-      encoder is within
+    - MASt3R's file (`.pth`, `.safetensors`, a URL, `hf:ORG/REPO/FILE`), or `mast3r-vitl16`
+      (kept by `alumnus get mast3r-vitl16 --file PATH`, else fetched): its encoder is within
     - DUNE-MASt3R's file, which holds no encoder but names the one that it was trained on
     - a folder with two_view.safetensors, or that file; `miniworld-rooms`: the encoder is beside it
     - a result of `alumnus finetune --head two-view`, which knows its encoder
@@ -39,10 +39,10 @@ def load_two_view(
     a released checkpoint, a teacher), or an Encoder. ValueError, one sentence, for what is not
     there or does not fit.
     """
-    if name == "miniworld-rooms":
+    if str(name) == "miniworld-rooms":
         return _of_folder(teacher_folder("rooms"), encoder)
-    if name == "mast3r-vitl16":
-        name = TEACHERS["mast3r-vitl16"].weights
+    if str(name) == "mast3r-vitl16":
+        name = fetch_weights("mast3r-vitl16")
     path = Path(name).expanduser()
     if (path / "head.json").is_file():
         return _finetuned(path, encoder)

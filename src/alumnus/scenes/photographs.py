@@ -3,26 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from alumnus.data.decode import decode_rgb
 from alumnus.data.folder import EXTENSIONS
 
-__all__ = ["check_free", "photographs_in", "read_photograph"]
-
-
-def read_photograph(photo: str | Path | Image.Image) -> Image.Image:
-    """RGB, turned as its EXIF orientation says; ValueError, one sentence, for any other file."""
-    if isinstance(photo, Image.Image):
-        return photo.convert("RGB")
-    path = Path(photo).expanduser()
-    if not path.is_file():
-        raise ValueError(f"there is no photograph {str(photo)!r}")
-    return decode_rgb(path.read_bytes(), source=str(path.parent), identity=path.name)
+__all__ = ["check_free", "photographs_in"]
 
 
 def photographs_in(folder: Path) -> list[Path]:
     """The images in a folder, by name; those in folders below are left out."""
+    if folder.is_file():
+        raise ValueError(f"{str(folder)!r} is one photograph: name two or more, or a folder")
     if not folder.is_dir():
         raise ValueError(f"there is no folder {str(folder)!r}")
     return sorted(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from alumnus.heads.photos import read_photo
 from alumnus.heads.two_view import Photo, TwoViewNetwork
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 from alumnus.scenes.alignment import align, apart, fused_points
@@ -23,7 +24,7 @@ from alumnus.scenes.cameras import camera_matrix, estimated_focal, given_focals,
 from alumnus.scenes.cloud import Cloud, write_ply
 from alumnus.scenes.cloud_picture import cloud_picture
 from alumnus.scenes.opening import opened_network
-from alumnus.scenes.photographs import check_free, photographs_in, read_photograph
+from alumnus.scenes.photographs import check_free, photographs_in
 from alumnus.scenes.pointmaps import Seen, predict_pairs
 from alumnus.scenes.reprojection import Refined, refined_by_matches
 from alumnus.text_files import write_text
@@ -91,7 +92,7 @@ def reconstruct_photographs(
     out: Path | None = None,
     *,
     encoder: str | None = None,
-    focal: float | list[float] | None = None,  # px of the photographs: one, or one each
+    focal: float | Sequence[float] | None = None,  # px of the photographs: one, or one each
     window: int | None = None,  # pairs of each photograph with so many that follow; None: all
     least_sure: float | None = None,  # ln(1 + conf - low) of points that are kept; None: 3 of 4
     overwrite: bool = False,
@@ -106,13 +107,13 @@ def reconstruct_photographs(
     and photographs that show nothing of what the others do.
     """
     check_free(out, FILES, overwrite=overwrite)
-    files = _listed(photographs)
+    files = _listed(photographs, out)
     names = tuple(
         f"{k}" if isinstance(file, Image.Image) else Path(file).name for k, file in enumerate(files)
     )
     focals = given_focals(focal, len(files))
     chosen = _pairs(len(files), window)
-    images = [read_photograph(file) for file in files]
+    images = [read_photo(file) for file in files]
     network = opened_network(model, encoder, device)
     photos = [network.prepare(image) for image in images]
     step = max(1, *(_step(photo) for photo in photos))
@@ -164,11 +165,17 @@ def reconstruct_photographs(
 
 
 def _listed(
-    photographs: str | Path | Sequence[str | Path | Image.Image],
+    photographs: str | Path | Sequence[str | Path | Image.Image], out: Path | None
 ) -> Sequence[str | Path | Image.Image]:
-    """The files of a folder or of a list, at least two."""
+    """The files of a folder, where no picture may be written, or of a list; at least two."""
     if isinstance(photographs, str | Path):
-        found: Sequence[str | Path | Image.Image] = photographs_in(Path(photographs).expanduser())
+        folder = Path(photographs).expanduser()
+        found: Sequence[str | Path | Image.Image] = photographs_in(folder)
+        if out is not None and out.resolve() == folder.resolve():
+            raise ValueError(
+                f"out={out} is the folder of the photographs, where views.png would be taken for "
+                "one of them: name another folder"
+            )
         where = f"the folder {str(photographs)!r} holds"
     else:
         found, where = photographs, "given are"
