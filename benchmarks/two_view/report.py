@@ -8,10 +8,10 @@ from typing import Any
 from benchmarks.result_pages import filled, table
 
 COLUMNS = {  # of the table, and digits
-    "auc20_pnp": ("AUC@20 PnP", 1),
-    "auc10_pnp": ("AUC@10", 1),
-    "auc5_pnp": ("AUC@5", 1),
-    "auc20_pointmaps": ("AUC@20 pointmaps", 1),
+    "auc20_pointmaps": ("AUC@20", 1),
+    "auc10_pointmaps": ("AUC@10", 1),
+    "auc5_pointmaps": ("AUC@5", 1),
+    "auc20_pnp": ("AUC@20, PnP", 1),
     "delta1": ("depth delta1", 1),
     "abs_rel": ("AbsRel ↓", 3),
     "other_points_m": ("points of view 2, m ↓", 2),
@@ -71,4 +71,4 @@ def _cell(record: Record, key: str, digits: int, among: Sequence[Record]) -> str
     value = record["scores"][key]
     text = f"{value:.{digits}f}"
     best = (min if key in LOWER else max)((r["scores"][key] for r in among), default=None)
-    return f"**{text}**" if value == best else text
+    return f"**{text}**" if value == best and value > 0 else text
