@@ -55,6 +55,21 @@ def test_matches_are_pixels_of_photographs_of_any_size(
     assert np.median(off) < 12  # px, of 256: the network looks at 64
 
 
+def test_what_agrees_does_not_depend_on_the_sizes_of_the_photographs(
+    network: TwoViewNetwork, views: list[RoomView]
+) -> None:
+    left, right = (Image.fromarray(view.image).resize((64, 64)) for view in views)
+    focal = float(views[0].K[0, 0]) / 2
+    larger = right.resize((640, 640), Image.Resampling.NEAREST)  # of it the network sees the same
+    small = alumnus.match(left, right, network, focal=focal)
+    mixed = alumnus.match(left, larger, network, focal=[focal, 10 * focal])
+    for one, other in ((small.pose, mixed.pose), (small.direction, mixed.direction)):
+        assert one is not None
+        assert other is not None
+        shares = one.agree.mean(), other.agree.mean()
+        assert shares[1] == pytest.approx(shares[0], abs=0.05)
+
+
 def test_it_writes_what_it_found(photographs: tuple[Path, Path], tmp_path: Path) -> None:
     found = alumnus.match(*photographs, "miniworld-rooms", tmp_path / "out")
     with (tmp_path / "out" / "matches.csv").open() as file:

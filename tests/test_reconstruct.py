@@ -126,6 +126,23 @@ def test_photographs_become_cameras_and_points(
         alumnus.reconstruct(given, network, least_sure=1000)
 
 
+def test_each_photograph_is_encoded_once_also_where_no_gradients_are_wanted(
+    network: TwoViewNetwork, views: list[RoomView]
+) -> None:
+    calls: list[int] = []
+    hook = network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    images = [Image.fromarray(view.image) for view in views]
+    focal = float(views[0].K[0, 0])
+    with torch.inference_mode():
+        scene = alumnus.reconstruct(images, network, focal=focal)
+    hook.remove()
+    assert len(calls) == 3
+    assert scene.pairs == 3
+    with torch.inference_mode():
+        again = alumnus.reconstruct(images[:2], "miniworld-rooms", focal=focal)
+    assert np.isfinite(again.poses).all()
+
+
 def test_the_command_writes_a_scene(
     views: list[RoomView],
     tmp_path: Path,
@@ -159,10 +176,18 @@ def test_mistakes_are_one_sentence_before_the_model_is_opened(tmp_path: Path) ->
     Image.new("RGB", (32, 32)).save(tmp_path / "b.png")
     same = tmp_path / "below" / ".."
     refused("is the folder of the photographs, where views.png would be taken", out=same)
-    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
-    refused(r"image 'b\.png' of .* cannot be decoded")
+    refused("there is no photograph 'none.png'", [tmp_path / "a.png", "none.png"])
     refused("a window of 0 holds no photograph", window=0)
     refused("30 photographs make 435 pairs, which takes long", [tmp_path / "a.png"] * 30)
+
+
+def test_a_broken_photograph_is_named_before_pairs_are_compared(
+    network: TwoViewNetwork, tmp_path: Path
+) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"image 'b\.png' of .* cannot be decoded"):
+        alumnus.reconstruct(tmp_path, network)
 
 
 def test_photographs_of_other_places_and_without_a_focal_length_are_named(

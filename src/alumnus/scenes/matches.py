@@ -18,7 +18,7 @@ from torch import Tensor
 from alumnus.heads.photos import read_photo
 from alumnus.heads.two_view import Photo, TwoViewNetwork
 from alumnus.heads.two_view.matching import least_confidence
-from alumnus.scenes.cameras import camera_matrix, estimated_focal, given_focals
+from alumnus.scenes.cameras import estimated_focal, given_focals, seen_camera
 from alumnus.scenes.match_picture import match_picture
 from alumnus.scenes.opening import opened_network
 from alumnus.scenes.photographs import check_free
@@ -30,7 +30,7 @@ __all__ = ["PhotoMatches", "match_photographs"]
 
 log = logging.getLogger(__name__)
 
-WITHIN_PX = 2.0  # as the network sees it: of its pixel, a point agrees with a pose
+WITHIN_PX = 2.0  # of the pixels that the network sees: of its own, a point agrees with a pose
 LINE_PX = 1.0  # of its epipolar line, a match
 FILES = ("matches.csv", "cameras.json", "matches.png")
 
@@ -153,7 +153,7 @@ def _matched(
         estimated_focal(view.points[0].cpu(), view.conf[0].cpu(), photo) if given is None else given
         for view, photo, given in zip((there[0], back[0]), photos, focals, strict=True)
     )
-    pose, direction = _poses(points, here, other, photos, (one, two))
+    pose, direction = _poses(points, first.cpu(), second.cpu(), photos, (one, two))
     return PhotoMatches(
         left=here.double().numpy(),
         right=other.double().numpy(),
@@ -169,22 +169,24 @@ def _matched(
 
 def _poses(
     points: Array,  # [k, 3] in the frame of the left camera
-    left: Tensor,  # [k, 2]
-    right: Tensor,
+    first: Tensor,  # [k, 2] pixels of the left photograph as the network sees it
+    second: Tensor,  # [k, 2]
     photos: tuple[Photo, Photo],
     focals: tuple[float, float],
 ) -> tuple[RelativePose | None, RelativePose | None]:
-    """By points and by matches; the latter may be none where there is the former."""
+    """By points and by matches; the latter may be none where there is the former.
+
+    What agrees is decided in the network's pixels, so it is the same for photographs of any size.
+    """
     if not np.isfinite(focals).all():
         return None, None
     if not have_poselib():
         log.warning("the cameras' pose is left out: it needs pip install 'alumnus[scenes]'")
         return None, None
-    K1, K2 = (camera_matrix(*about) for about in zip(photos, focals, strict=True))
-    enlarged = 1 / min(min(photo.scale) for photo in photos)
-    metric = pose_from_points(points, right.numpy(), K2=K2, within_px=WITHIN_PX * enlarged)
-    line = LINE_PX * enlarged
-    return metric, pose_from_matches(left.numpy(), right.numpy(), K1=K1, K2=K2, within_px=line)
+    K1, K2 = (seen_camera(*about) for about in zip(photos, focals, strict=True))
+    one, other = first.numpy(), second.numpy()
+    metric = pose_from_points(points, other, K2=K2, within_px=WITHIN_PX)
+    return metric, pose_from_matches(one, other, K1=K1, K2=K2, within_px=LINE_PX)
 
 
 def _pose_values(pose: RelativePose | None) -> dict[str, object] | None:

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from alumnus.data.folder import EXTENSIONS
 
-__all__ = ["check_free", "photographs_in"]
+__all__ = ["check_free", "check_there", "photographs_in"]
 
 
 def photographs_in(folder: Path) -> list[Path]:
@@ -19,6 +21,13 @@ def photographs_in(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
     )
+
+
+def check_there(photographs: Sequence[str | Path | Image.Image]) -> None:
+    """ValueError for a file that is missing."""
+    for photo in photographs:
+        if not isinstance(photo, Image.Image) and not Path(photo).expanduser().is_file():
+            raise ValueError(f"there is no photograph {str(photo)!r}")
 
 
 def check_free(folder: Path | None, names: Sequence[str], *, overwrite: bool) -> None:

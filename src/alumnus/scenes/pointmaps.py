@@ -19,6 +19,7 @@ from alumnus.heads.two_view import (
     within_border,
 )
 from alumnus.heads.two_view.matching import least_confidence
+from alumnus.tokens import Tokens
 
 __all__ = ["Pointmaps", "Seen", "both_orders", "matched", "predict_pairs", "sureness"]
 
@@ -69,11 +70,11 @@ def matched(first: ViewPrediction, second: ViewPrediction, pair: int = 0) -> Pix
 
 @torch.no_grad()
 def both_orders(
-    network: TwoViewNetwork, i: int, j: int, photos: tuple[Photo, Photo], *, step: int = 1
+    network: TwoViewNetwork, i: int, j: int, tokens: tuple[Tokens, Tokens], *, step: int = 1
 ) -> Seen:
-    """What the network says of photographs i and j, of every `step`-th pixel; on the CPU."""
-    device = next(network.parameters()).device
-    there, back = network.both_ways(*(photo.images.to(device) for photo in photos))
+    """What the head says of photographs i and j, of every `step`-th pixel; on the CPU."""
+    first, second = tokens
+    there, back = network.head(first, second), network.head(second, first)
     found = matched(*there)
     (x1, y1), (x2, y2) = found.first.T, found.second.T
     points, same = there[0].points[0, y1, x1], there[1].points[0, y2, x2]
@@ -81,12 +82,11 @@ def both_orders(
     low = network.head.spec.conf
     one, other = (
         Pointmaps(
-            first,
-            second,
+            *ends,
             *(view.points[0, ::step, ::step].cpu() for view in views),
             *(sureness(view.conf[0, ::step, ::step], low).cpu() for view in views),
         )
-        for first, second, views in ((i, j, there), (j, i, back))
+        for ends, views in (((i, j), there), ((j, i), back))
     )
     conf = least_confidence(found, there[0].desc_conf[0], there[1].desc_conf[0])
     return Seen(
@@ -99,6 +99,7 @@ def both_orders(
     )
 
 
+@torch.no_grad()
 def predict_pairs(
     network: TwoViewNetwork,
     photos: list[Photo],
@@ -107,10 +108,15 @@ def predict_pairs(
     step: int = 1,
     on_pair: Callable[[Seen], object] = lambda seen: None,
 ) -> list[Seen]:
-    """The pairs that overlap: those with at least 32 matches whose points agree."""
+    """The pairs that overlap: those with at least 32 matches whose points agree.
+
+    Each photograph is encoded once; its tokens stay on the network's device.
+    """
+    device = next(network.parameters()).device
+    tokens = [network.tokens(photo.images.to(device)) for photo in photos]
     found = []
     for i, j in pairs:
-        seen = both_orders(network, i, j, (photos[i], photos[j]), step=step)
+        seen = both_orders(network, i, j, (tokens[i], tokens[j]), step=step)
         on_pair(seen)
         if seen.agree >= LEAST_AGREE:
             found.append(seen)

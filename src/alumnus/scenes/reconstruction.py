@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from alumnus.heads.photos import read_photo
 from alumnus.heads.two_view import Photo, TwoViewNetwork
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 from alumnus.scenes.alignment import align, apart, fused_points
@@ -24,7 +23,7 @@ from alumnus.scenes.cameras import camera_matrix, estimated_focal, given_focals,
 from alumnus.scenes.cloud import Cloud, write_ply
 from alumnus.scenes.cloud_picture import cloud_picture
 from alumnus.scenes.opening import opened_network
-from alumnus.scenes.photographs import check_free, photographs_in
+from alumnus.scenes.photographs import check_free, check_there, photographs_in
 from alumnus.scenes.pointmaps import Seen, predict_pairs
 from alumnus.scenes.reprojection import Refined, refined_by_matches
 from alumnus.text_files import write_text
@@ -86,6 +85,7 @@ class Reconstruction:
         cloud_picture(self.cloud, self.poses).save(folder / "views.png")
 
 
+@torch.inference_mode(mode=False)  # gradients of the fit, also where a caller wants none
 def reconstruct_photographs(
     photographs: str | Path | Sequence[str | Path | Image.Image],
     model: str | Path | TwoViewNetwork,
@@ -113,9 +113,9 @@ def reconstruct_photographs(
     )
     focals = given_focals(focal, len(files))
     chosen = _pairs(len(files), window)
-    images = [read_photo(file) for file in files]
+    check_there(files)
     network = opened_network(model, encoder, device)
-    photos = [network.prepare(image) for image in images]
+    photos = [network.prepare(file) for file in files]
     step = max(1, *(_step(photo) for photo in photos))
     left = iter(range(1, len(chosen) + 1))
 

@@ -69,12 +69,13 @@ class TwoViewNetwork(nn.Module):
     def encode(self, images1: Tensor, images2: Tensor) -> tuple[Tokens, Tokens]:
         """The tokens that the head sees; views of one size go through the encoder together."""
         if images1.shape[1:] != images2.shape[1:]:
-            return self._tokens(images1), self._tokens(images2)
-        both = self._tokens(torch.cat([images1, images2]))
+            return self.tokens(images1), self.tokens(images2)
+        both = self.tokens(torch.cat([images1, images2]))
         first, second = both.of("patch").split([len(images1), len(images2)])
         return both._replace(patches=first), both._replace(patches=second)
 
-    def _tokens(self, images: Tensor) -> Tokens:
+    def tokens(self, images: Tensor) -> Tokens:  # [B, 3, H, W]
+        """The tokens of one view that the head sees."""
         output = self.encoder(images)
         tokens: Tokens = output.prenorm if self.head.spec.bridge else output.final
         return tokens.only(("patch",))
