@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,7 @@ def test_command_writes_numbers_mesh_and_picture_of_each_photograph(
     told = json.loads((out / "one.json").read_text())
     assert told["size"] == [100, 128]
     assert told["body"] == "anny"
+    assert "the middle of the first one is 0.5, 0.5" in told["about"]
     [person] = told["people"]
     truth = render_person(2, 0, 128).pixels - [10, 0]
     joints = np.array([joint["pixel"] for joint in person["joints"].values()])
@@ -189,12 +190,72 @@ def test_bad_requests_are_refused_in_one_sentence_before_a_network_is_loaded(
         ([], {}, "give at least one IMAGE"),
         ([photo], {"mesh": "stl"}, "unknown kind of mesh 'stl', expected one of none, npz, obj"),
         ([photo], {"threshold": 2.0}, "scores lie between 0 and 1"),
+        ([photo], {"fov": 180.0, "model": "none"}, "view is 180 degrees, but must be 1 to 175"),
         ([photo], {"out": photo}, "is a file, but should be a folder"),
         ([photo], {"body": "smpl"}, "unknown body 'smpl', expected one of anny, anny-full, none"),
         ([photo], {"body": "smplx=no"}, "SMPL-X bodies take 53 rotations, .* predicts 20"),
     ):
         with pytest.raises(ValueError, match=expected):
             alumnus.people(images, **options)
+
+
+@pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to])
+def test_no_photograph_is_ever_written_over(
+    photo: Path, tmp_path: Path, link: Callable[[Path, Path], None] | None
+) -> None:
+    mine = tmp_path / "photos" / "one.png"
+    mine.parent.mkdir()
+    mine.write_bytes(photo.read_bytes())
+    out = mine.parent
+    if link is not None:
+        out = tmp_path / "out"
+        out.mkdir()
+        link(out / "one.png", mine)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"one\.png is a photograph that was given: choose"):
+            alumnus.people(mine, "none", out, overwrite=overwrite)
+    assert mine.read_bytes() == photo.read_bytes()
+    with pytest.raises(ValueError, match=r"is the folder of the photographs, and what is drawn"):
+        alumnus.people(mine.parent, "none", mine.parent, overwrite=True)
+
+
+def test_a_broken_photograph_costs_its_own_row_and_the_others_come_one_by_one(
+    photo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    (folder / "folder.png").mkdir(parents=True)
+    for name in ("a.png", "c.png", "._p.png"):
+        (folder / name).write_bytes(photo.read_bytes())
+    (folder / "b.png").write_bytes(photo.read_bytes()[:300])
+    there = []
+    found = alumnus.people(
+        folder,
+        out=out,
+        mesh="none",
+        on_found=lambda of_one: there.append((of_one.name, len(list(out.iterdir())))),
+    )
+    assert there == [(str(folder / "a.png"), 2), (str(folder / "c.png"), 4)]
+    assert [of_one.name for of_one in found] == [name for name, _ in there]
+    assert "left out: image 'b.png'" in caplog.text
+    assert "1 of 3 photographs left out" in caplog.text
+    with pytest.raises(ValueError, match=r"image 'b\.png' .* cannot be decoded"):
+        alumnus.people(folder / "b.png")
+
+
+def test_pictures_of_pillow_are_taken_and_answers_hold_no_pixels(
+    photo: Path, tmp_path: Path
+) -> None:
+    picture = Image.open(photo).convert("RGB")
+    [alone] = alumnus.people(picture)
+    one, other, of_file = alumnus.people([picture, picture, photo], out=tmp_path, mesh="none")
+    assert [one.name, other.name, of_file.name] == ["photograph", "photograph-2", str(photo)]
+    assert {"photograph.png", "photograph-2.json", "one.png"} <= {
+        f.name for f in tmp_path.iterdir()
+    }
+    torch.testing.assert_close(alone.translation, of_file.translation)
+    held = [value for value in vars(alone).values() if isinstance(value, Image.Image | Tensor)]
+    assert max(value.numel() for value in held if isinstance(value, Tensor)) < 100 * 128
+    assert not any(isinstance(value, Image.Image) for value in held)
 
 
 # SMPL-X
@@ -362,13 +423,14 @@ def test_nobody_and_people_behind_the_camera_are_drawn_without_failing(photo: Pa
     body = open_body("anny", network.head.spec)
     found = find_people(network, photo, body=body, threshold=0.999)
     assert found.table.endswith("nobody")
-    assert people_picture(found).size == (500, 640)
+    picture = Image.open(photo).convert("RGB")
+    assert people_picture(found, picture).size == (500, 640)
     assert len(find_people(network, photo, threshold=0.999, only_surest=True)) == 1
     near = find_people(network, photo, body=body, threshold=0.2, fov_deg=170)
     assert near.points is not None
     near.points.vertices[..., 2] -= float(near.translation[0, 2])
     near.points.joints[..., 2] -= float(near.translation[0, 2])
-    assert people_picture(near).size == (500, 640)
+    assert people_picture(near, picture).size == (500, 640)
 
 
 # the full Anny

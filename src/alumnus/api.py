@@ -506,7 +506,7 @@ def reconstruct(
 
 
 def people(
-    images: str | Path | Sequence[str | Path],
+    images: str | Path | Image.Image | Sequence[str | Path | Image.Image],
     model: str | Path | PeopleNetwork = "miniworld-people",
     out: str | Path | None = None,
     *,
@@ -517,19 +517,22 @@ def people(
     threshold: float = 0.3,
     overwrite: bool = False,
     device: str = "auto",
+    on_found: Callable[[FoundPeople], None] | None = None,
 ) -> list[FoundPeople]:
     """Find the people in photographs, with their poses and shapes; one answer a photograph.
 
         [found] = alumnus.people("party.jpg", "multiHMR_672_L.pt", out="found")
         found.translation  # [P, 3] metres, of each person's head joint
 
-    `model` and `encoder` are those of `load_people`, or a network that is open.
-    `body` is one of `anny`, `anny-full`, `smplx=PATH`, `none`; None: the one that is at hand.
-    `fov`, degrees across the long side of a photograph. In the folder `out` each photograph gets
-    NAME.json, NAME.png and, with a body, its mesh (`obj`, `npz`, or `none`). ValueError in one
-    sentence for whatever cannot work, before anything is computed.
+    `images` are files, folders of them, or pictures of Pillow; `model` and `encoder` those of
+    `load_people`, or a network that is open. `body` is one of `anny`, `anny-full`, `smplx=PATH`,
+    `none`; None: the one that is at hand. `fov`, degrees across the long side of a photograph.
+    In the folder `out` each photograph gets NAME.json, NAME.png and, with a body, its mesh (`obj`,
+    `npz`, or `none`); then `on_found` is called. A photograph that cannot be read is left out,
+    with a warning. ValueError in one sentence for whatever else cannot work, before anything is
+    computed; no photograph that is given is written over.
     """
-    given = [images] if isinstance(images, str | Path) else list(images)
+    given = [images] if isinstance(images, str | Path | Image.Image) else list(images)
     return find_in_photographs(
         given,
         model,
@@ -541,6 +544,7 @@ def people(
         threshold=threshold,
         overwrite=overwrite,
         device=device,
+        on_found=on_found,
     )
 
 

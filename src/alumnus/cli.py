@@ -467,7 +467,7 @@ def people(
     from alumnus import api
 
     images, out = _photographs_and_out(words)
-    found = api.people(
+    api.people(
         images,
         model,
         out,
@@ -477,9 +477,8 @@ def people(
         fov=fov,
         threshold=threshold,
         overwrite=overwrite,
+        on_found=lambda found: print(found.table),
     )
-    for of_image in found:
-        print(of_image.table)
 
 
 @app.command()

@@ -27,14 +27,13 @@ HEAD_M = 0.13  # radius of the circle around a head
 NEAREST_M = 0.05  # what is nearer to the camera is not drawn
 
 
-def people_picture(found: FoundPeople) -> Image.Image:
-    """The photograph with everyone in it, the farthest first."""
-    photo = found.photo.picture
+def people_picture(found: FoundPeople, photo: Image.Image) -> Image.Image:
+    """The photograph, as `read_photo` gives it, with everyone in it, the farthest first."""
     factor = min(max(max(photo.size), SHOWN_PX[0]), SHOWN_PX[1]) / max(photo.size)
     width, height = (max(1, round(side * factor)) for side in photo.size)
     picture = np.array(photo.resize((width, height), smooth_filter(factor)))
     sizes = torch.tensor([width / photo.width, height / photo.height, 1.0])
-    K = sizes.diag() @ found.photo.original_K
+    K = sizes.diag() @ found.K
     order = found.translation[:, 2].argsort(descending=True).tolist()
     if found.body is not None and found.points is not None:
         for person in order:

@@ -18,6 +18,11 @@ from alumnus.text_files import write_text
 
 __all__ = ["MESHES", "as_json", "write_mesh"]
 
+ABOUT = (
+    "pixels (x, y) are counted from the corner of the photograph, so the middle of the first one "
+    "is 0.5, 0.5; metres in the camera's frame, x right, y down, z ahead; rotations: axis times "
+    "angle in radians, the root's first"
+)
 MESHES = ("obj", "npz", "none")
 DIGITS = 5
 
@@ -26,11 +31,12 @@ def as_json(found: FoundPeople, *, model: str) -> str:
     """Everything but the vertices; rotations as vectors, axis times angle in radians."""
     people = [_person(found, i) for i in range(len(found))]
     values = {
+        "about": ABOUT,
         "image": found.name,
-        "size": list(found.photo.picture.size),
+        "size": list(found.size),
         "model": model,
         "body": None if found.body is None else found.body.name,
-        "K": _numbers(found.photo.original_K),
+        "K": _numbers(found.K),
         "people": people,
     }
     spread = json.dumps(values, indent=1)

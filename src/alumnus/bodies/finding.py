@@ -14,7 +14,7 @@ from alumnus.bodies.model import BodyModel
 from alumnus.heads.people import PeopleNetwork, surest
 from alumnus.heads.people.camera import project
 from alumnus.heads.people.head import THRESHOLD
-from alumnus.heads.people.photos import FIELD_OF_VIEW_DEG, SquarePhoto, prepare_square
+from alumnus.heads.people.photos import FIELD_OF_VIEW_DEG, prepare_square
 from alumnus.heads.people.placement import PlacedBodies, place
 
 __all__ = ["FoundPeople", "find_people"]
@@ -25,7 +25,8 @@ class FoundPeople:
     """The people of one photograph, the surest first; on the CPU."""
 
     name: str  # of the photograph
-    photo: SquarePhoto
+    size: tuple[int, int]  # px of the photograph, width and height
+    K: Tensor  # [3, 3] of the photograph
     scores: Tensor  # [P]
     location: Tensor  # [P, 2] of the head joint, pixels of the photograph
     translation: Tensor  # [P, 3] of the head joint: metres, x right, y down, z ahead
@@ -45,7 +46,7 @@ class FoundPeople:
             return None
         before = self.points.joints.clone()
         before[..., 2].clamp_(min=0.05)  # what is not before the camera is nowhere in the picture
-        return project(before, self.photo.original_K)
+        return project(before, self.K)
 
     @property
     def table(self) -> str:
@@ -68,6 +69,7 @@ def find_people(
     network: PeopleNetwork,
     photo: str | Path | Image.Image,
     *,
+    name: str | None = None,  # None: the path, if there is one
     body: BodyModel | None = None,
     threshold: float = THRESHOLD,
     fov_deg: float = FIELD_OF_VIEW_DEG,
@@ -81,9 +83,7 @@ def find_people(
     square = prepare_square(photo, side_px=network.head.spec.side_px, fov_deg=fov_deg, K=K)
     device = next(network.parameters()).device
     images, intrinsics = square.images.to(device), square.K.to(device)
-    people = network(images, intrinsics, threshold=threshold)
-    if only_surest:
-        people = network(images, intrinsics, surest(people.scores))
+    people = network(images, intrinsics, surest if only_surest else None, threshold=threshold)
     scores, order = people.scores[people.cells].sort(descending=True, stable=True)
 
     def ordered(values: Tensor) -> Tensor:
@@ -93,9 +93,12 @@ def find_people(
         ordered(getattr(people, name))
         for name in ("rotations", "shape", "expression", "translation")
     )
+    if name is None:
+        name = "photograph" if isinstance(photo, Image.Image) else str(photo)
     return FoundPeople(
-        name=str(photo) if isinstance(photo, str | Path) else "photograph",
-        photo=square,
+        name=name,
+        size=square.picture.size,
+        K=square.original_K,
         scores=scores.cpu(),
         location=square.in_original(ordered(people.location)),
         translation=translation,

@@ -10,7 +10,7 @@ from alumnus.data.batch import Sample
 from alumnus.data.decode import BrokenImageError, decode_rgb
 from alumnus.data.names import Names
 
-__all__ = ["EXTENSIONS", "FolderSource"]
+__all__ = ["EXTENSIONS", "FolderSource", "images_in"]
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
               ".webp")  # fmt: skip
@@ -63,6 +63,20 @@ class FolderSource:
             raise BrokenImageError(self.name, identity, error.strerror or str(error)) from error
         image = decode_rgb(data, source=self.name, identity=identity)
         return Sample(image, self.fields(index))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images in a folder itself, by name; hidden files and those in folders below are left out.
+
+    ValueError where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+    )
 
 
 def _image_paths(folder: Path) -> list[str]:

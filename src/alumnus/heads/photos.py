@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alumnus.data.decode import decode_rgb, upright_rgb
+from alumnus.data.decode import BrokenImageError, decode_rgb, upright_rgb
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["normalised_pixels", "read_photo", "smooth_filter"]
@@ -23,7 +23,11 @@ def read_photo(photo: str | Path | Image.Image) -> Image.Image:
     path = Path(photo).expanduser()
     if not path.is_file():
         raise ValueError(f"there is no photograph {str(path)!r}")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise BrokenImageError(str(path.parent), path.name, why) from error
     return decode_rgb(data, source=str(path.parent), identity=path.name, full_size=True)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from alumnus.data.folder import EXTENSIONS
+from alumnus.data.folder import images_in
 
 __all__ = ["check_free", "check_there", "photographs_in"]
 
@@ -14,13 +14,7 @@ def photographs_in(folder: Path) -> list[Path]:
     """The images in a folder, by name; those in folders below are left out."""
     if folder.is_file():
         raise ValueError(f"{str(folder)!r} is one photograph: name two or more, or a folder")
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {str(folder)!r}")
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
-    )
+    return images_in(folder)
 
 
 def check_there(photographs: Sequence[str | Path | Image.Image]) -> None:

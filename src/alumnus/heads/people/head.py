@@ -3,6 +3,7 @@
 Axes: B images, N = h w patches, P people of all images together, D width of the patches.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -59,11 +60,14 @@ class PeopleHead(nn.Module):
         self,
         patches: Tensor,  # [B, N, D], normalised tokens
         K: Tensor,  # [B, 3, 3]
-        cells: Cells | None = None,
+        cells: Cells | Callable[[Tensor], Cells] | None = None,
         *,
         threshold: float = THRESHOLD,
     ) -> People:
-        """The people at `cells`, in training those of the labels, else at the detected ones."""
+        """The people at `cells`, in training those of the labels, else at the detected ones.
+
+        `cells` may also be a function that takes them from the scores [B, h, w], as `surest`.
+        """
         spec, side = self.spec, self.spec.grid
         if patches.shape[1:] != (side * side, spec.dim):
             raise ValueError(
@@ -71,7 +75,10 @@ class PeopleHead(nn.Module):
                 f"[B, {side * side}, {spec.dim}]: {spec.side_px} px squares"
             )
         scores = self.scores(patches)
-        cells = cells or detect(scores, threshold=threshold)
+        if cells is None:
+            cells = detect(scores, threshold=threshold)
+        elif not isinstance(cells, Cells):
+            cells = cells(scores)
         image, row, column = cells
         features = patches.transpose(1, 2).unflatten(2, (side, side))  # [B, D, h, w]
         offset = self.mlp_offset(features[image, :, row, column]).float()

@@ -1,5 +1,7 @@
 """An encoder and a people head as one network: pictures in, people out."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from alumnus.encoders import Encoder
@@ -32,11 +34,14 @@ class PeopleNetwork(nn.Module):
         self,
         images: Tensor,  # [B, 3, H, H], ImageNet-normalised, of the head's side
         K: Tensor | None = None,  # [B, 3, 3] pixels; None: 60 degrees, centred
-        cells: Cells | None = None,
+        cells: Cells | Callable[[Tensor], Cells] | None = None,
         *,
         threshold: float = THRESHOLD,
     ) -> People:
-        """The people at `cells`, else those whose score reaches the threshold."""
+        """The people at `cells`, else those whose score reaches the threshold.
+
+        `cells` may also be a function that takes them from the scores [B, h, w], as `surest`.
+        """
         side = self.head.spec.side_px
         if images.shape[-2:] != (side, side):
             raise ValueError(

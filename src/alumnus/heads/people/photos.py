@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alumnus.heads.photos import normalised_pixels, read_photo, smooth_filter
 
-__all__ = ["FIELD_OF_VIEW_DEG", "SquarePhoto", "prepare_square"]
+__all__ = ["FIELD_OF_VIEW_DEG", "SquarePhoto", "check_field_of_view", "prepare_square"]
 
 FIELD_OF_VIEW_DEG = 60.0  # across the long side, of a photograph that says nothing
 
@@ -49,8 +49,7 @@ def prepare_square(
 
     Source: the published inference of Multi-HMR (arXiv 2402.14654).
     """
-    if not 1 <= fov_deg <= 175:
-        raise ValueError(f"the field of view is {fov_deg:g} degrees, but must be 1 to 175")
+    check_field_of_view(fov_deg)
     picture = read_photo(photo)
     factor = side_px / max(picture.size)
     width, height = (max(1, round(side * factor)) for side in picture.size)
@@ -71,3 +70,9 @@ def prepare_square(
         scale=scale,
         offset=(left, top),
     )
+
+
+def check_field_of_view(fov_deg: float) -> None:
+    """ValueError, one sentence, for an angle that is none of a camera."""
+    if not 1 <= fov_deg <= 175:
+        raise ValueError(f"the field of view is {fov_deg:g} degrees, but must be 1 to 175")
