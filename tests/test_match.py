@@ -75,6 +75,9 @@ def test_it_writes_what_it_found(photographs: tuple[Path, Path], tmp_path: Path)
     with (tmp_path / "out" / "matches.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(found)
+    found.save(str(tmp_path / "again"))
+    for name in ("matches.csv", "cameras.json", "matches.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     written = np.array([[float(row["right_x"]), float(row["right_y"])] for row in rows])
     np.testing.assert_allclose(written, found.right, atol=0.006)
     cameras = json.loads((tmp_path / "out" / "cameras.json").read_text())

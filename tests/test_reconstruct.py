@@ -12,11 +12,12 @@ import alumnus
 from alumnus import cli
 from alumnus.evaluation.human_metrics import fit_similarity
 from alumnus.evaluation.relative_pose import rotation_angle_deg
-from alumnus.heads.two_view import TwoViewNetwork
+from alumnus.heads.two_view import TwoViewNetwork, ViewPrediction
 from alumnus.heads.two_view.geometry import into_camera
 from alumnus.miniworld.rooms import RoomView, render_room, render_walk
 from alumnus.scenes.cloud import Cloud, read_ply, write_ply
 from alumnus.scenes.cloud_picture import cloud_picture
+from alumnus.scenes.photographs import photo_names
 from alumnus.scenes.reprojection import Refined, refined_by_matches
 from box_room import FOCAL, Cameras, cameras, pairs
 
@@ -113,6 +114,8 @@ def test_photographs_become_cameras_and_points(
     assert [camera["file"] for camera in cameras_file] == ["0.png", "1.png", "2.png"]
     assert cameras_file[1]["width"] == 96
     np.testing.assert_allclose(cameras_file[2]["camera_to_world"], scene.poses[2])
+    scene.save(str(tmp_path / "again"))
+    assert (tmp_path / "again" / "cameras.json").read_bytes() == (out / "cameras.json").read_bytes()
     cloud = read_ply(out / "points.ply")
     assert np.array_equal(cloud.points, scene.cloud.points)
     assert len(cloud.points) == pytest.approx(0.75 * 3 * 64**2, rel=0.01)
@@ -141,6 +144,38 @@ def test_each_photograph_is_encoded_once_also_where_no_gradients_are_wanted(
     with torch.inference_mode():
         again = alumnus.reconstruct(images[:2], "miniworld-rooms", focal=focal)
     assert np.isfinite(again.poses).all()
+
+
+def test_photographs_of_several_folders_are_named_from_the_one_that_holds_all() -> None:
+    image = Image.new("RGB", (8, 8))
+    names = photo_names(["walk/a/1.png", Path("walk/b/../b/1.png"), image])
+    assert names == ("a/1.png", "b/1.png", "2")
+    assert photo_names(["walk/a/1.png"]) == ("1.png",)
+    assert photo_names([image, image], ("left", "right")) == ("left", "right")
+
+
+def test_points_that_are_not_finite_are_left_out(
+    network: TwoViewNetwork, views: list[RoomView], tmp_path: Path
+) -> None:
+    def broken(_: object, __: object, pair: list[ViewPrediction]) -> tuple[ViewPrediction, ...]:
+        for view in pair:
+            view.points[:, :6, :6] = torch.nan
+            view.conf[:, 10:12] = torch.inf
+            view.desc_conf[:, 20:22] = torch.nan
+        return tuple(pair)
+
+    images = [Image.fromarray(view.image).resize((64, 64)) for view in views[:2]]
+    hook = network.head.register_forward_hook(broken)
+    scene = alumnus.reconstruct(images, network, tmp_path / "scene")
+    found = alumnus.match(images[0], images[1], network, tmp_path / "match")
+    hook.remove()
+    assert np.isfinite(scene.poses).all()
+    assert np.isfinite(scene.cloud.points).all()
+    assert np.isfinite(found.confidence).all()
+    for folder in ("scene", "match"):
+        text = (tmp_path / folder / "cameras.json").read_text()
+        assert "NaN" not in text
+        assert "Infinity" not in text
 
 
 def test_the_command_writes_a_scene(
@@ -215,6 +250,17 @@ def test_clouds_are_read_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "other.ply").write_text("ply\nformat ascii 1.0\n")
     with pytest.raises(ValueError, match="is no point cloud of alumnus"):
         read_ply(tmp_path / "other.ply")
+
+
+def test_cameras_that_look_in_opposite_directions_are_seen_as_the_first_one() -> None:
+    poses = np.stack([np.eye(4), np.diag([-1.0, 1, -1, 1])])
+    rng = np.random.default_rng(0)
+    points = (rng.uniform(-1, 1, (500, 3)) + np.array([0, 0, 2])).astype(np.float32)
+    cloud = Cloud(points, np.full((500, 3), 255, np.uint8))
+    both, first = (np.array(cloud_picture(cloud, some)) for some in (poses, poses[:1]))
+    white = [(picture == 255).all(axis=-1) for picture in (both, first)]
+    assert white[1].sum() > 1000
+    assert (white[0] & white[1]).sum() > 0.9 * white[1].sum()
 
 
 def test_the_picture_shows_near_points_over_far_ones_from_three_sides() -> None:

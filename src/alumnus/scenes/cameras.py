@@ -29,7 +29,7 @@ def estimated_focal(
 
     NaN where no such point is ahead of the camera, or the picture would be upside down.
     """
-    used = (sure >= sure.median()) & (points[..., 2] > 0)
+    used = (sure >= sure.nanmedian()) & (points[..., 2] > 0) & points.isfinite().all(dim=-1)
     if not used.any():
         return float("nan")
     kept = np.where(used[..., None].numpy(), points.double().numpy(), np.nan)

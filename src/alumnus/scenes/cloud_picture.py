@@ -21,6 +21,7 @@ MARK = (255, 90, 60)  # of cameras
 SPLAT = (2, 4)  # px, sides of the squares
 SPREAD = 0.9  # share of the points that the size of a scene goes by
 FRUSTUM = 0.12  # of that size, length of a camera's drawing
+COMMON = 0.1  # length of the mean of cameras' directions, from which they have one in common
 # Where to stand: in sizes of the scene from its middle, to the right, down and ahead of the
 # cameras' mean direction; and whether what is above the cameras (a ceiling) is left out.
 STANDS = (
@@ -76,8 +77,10 @@ def splatted(cloud: Cloud, stand: Stand) -> NDArray[np.uint8]:  # [H, W, 3]
 
 
 def _axes(poses: Array) -> Array:  # [3, 3]
-    """Mean right, down and ahead of the cameras, at right angles."""
-    ahead, down = poses[:, :3, 2].sum(axis=0), poses[:, :3, 1].sum(axis=0)
+    """Mean right, down and ahead of the cameras, at right angles; the first one's where none is."""
+    ahead, down = poses[:, :3, 2].mean(axis=0), poses[:, :3, 1].mean(axis=0)
+    if min(np.linalg.norm(ahead), np.linalg.norm(np.cross(down, ahead))) < COMMON:
+        ahead, down = poses[0, :3, 2], poses[0, :3, 1]
     return _frame(ahead, down)
 
 

@@ -21,7 +21,7 @@ from alumnus.heads.two_view.matching import least_confidence
 from alumnus.scenes.cameras import estimated_focal, given_focals, seen_camera
 from alumnus.scenes.match_picture import match_picture
 from alumnus.scenes.opening import opened_network
-from alumnus.scenes.photographs import check_free
+from alumnus.scenes.photographs import check_free, photo_names
 from alumnus.scenes.pointmaps import matched
 from alumnus.scenes.poses import RelativePose, have_poselib, pose_from_matches, pose_from_points
 from alumnus.text_files import write_text
@@ -48,7 +48,7 @@ class PhotoMatches:
     known: bool  # whether these were given, else estimated
     pose: RelativePose | None  # from points of the left and pixels of the right one
     direction: RelativePose | None  # from matches alone: a translation of length 1
-    names: tuple[str, str]
+    names: tuple[str, ...]  # from the folder that holds both
     images: tuple[Image.Image, Image.Image]
 
     def __len__(self) -> int:
@@ -80,8 +80,10 @@ class PhotoMatches:
             )
         return "\n".join(lines)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write matches.csv, cameras.json and matches.png."""
+        folder = Path(folder).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
         agree = np.zeros(len(self), bool) if self.pose is None else self.pose.agree
         rows = zip(self.left, self.right, self.confidence, agree, strict=True)
         table = "".join(
@@ -126,7 +128,7 @@ def match_photographs(
     images = read_photo(left), read_photo(right)
     network = opened_network(model, encoder, device)
     photos = network.prepare(images[0]), network.prepare(images[1])
-    names = _name(left, "left"), _name(right, "right")
+    names = photo_names((left, right), ("left", "right"))
     found = _matched(network, photos, (first, second), images, names)
     if out is not None:
         found.save(out)
@@ -139,21 +141,23 @@ def _matched(
     photos: tuple[Photo, Photo],
     focals: tuple[float | None, float | None],
     images: tuple[Image.Image, Image.Image],
-    names: tuple[str, str],
+    names: tuple[str, ...],
 ) -> PhotoMatches:
     device = next(network.parameters()).device
     there, back = network.both_ways(*(photo.images.to(device) for photo in photos))
     pixels = matched(*there)
     conf = least_confidence(pixels, there[0].desc_conf[0], there[1].desc_conf[0])
-    order = conf.argsort(descending=True)
+    points = there[0].points[0][pixels.first[:, 1], pixels.first[:, 0]]
+    finite = conf.isfinite() & points.isfinite().all(dim=-1)
+    order = conf.where(finite, -torch.inf).argsort(descending=True)[: int(finite.sum())]
     first, second = pixels.first[order], pixels.second[order]
-    points = there[0].points[0][first[:, 1], first[:, 0]].cpu().double().numpy()
     here, other = photos[0].in_original(first.cpu()), photos[1].in_original(second.cpu())
     one, two = (
         estimated_focal(view.points[0].cpu(), view.conf[0].cpu(), photo) if given is None else given
         for view, photo, given in zip((there[0], back[0]), photos, focals, strict=True)
     )
-    pose, direction = _poses(points, first.cpu(), second.cpu(), photos, (one, two))
+    metric = points[order].cpu().double().numpy()
+    pose, direction = _poses(metric, first.cpu(), second.cpu(), photos, (one, two))
     return PhotoMatches(
         left=here.double().numpy(),
         right=other.double().numpy(),
@@ -197,7 +201,3 @@ def _pose_values(pose: RelativePose | None) -> dict[str, object] | None:
         "t": pose.translation.tolist(),
         "agree": int(pose.agree.sum()),
     }
-
-
-def _name(photo: str | Path | Image.Image, otherwise: str) -> str:
-    return otherwise if isinstance(photo, Image.Image) else Path(photo).name

@@ -7,13 +7,14 @@ from pathlib import Path
 from alumnus import hub
 from alumnus.encoders import Encoder
 from alumnus.finetuning.head_files import load_head
+from alumnus.finetuning.two_view.model import TwoViewModel
 from alumnus.hardware import choose_device
-from alumnus.heads.two_view import TwoViewHead, TwoViewNetwork, load_two_view_head
+from alumnus.heads.two_view import TwoViewNetwork, load_two_view_head
 from alumnus.heads.two_view.released import build_dune_mast3r, build_mast3r, read_mast3r
 from alumnus.miniworld import teacher_folder
 from alumnus.runs import is_encoder
 from alumnus.spelling import unknown
-from alumnus.teachers import Teacher, as_encoder, fetch_weights, open_encoder
+from alumnus.teachers import fetch_weights, open_encoder
 from alumnus.tensor_files import read_description
 
 __all__ = ["NAMED", "load_two_view", "opened_network"]
@@ -85,9 +86,9 @@ def _finetuned(path: Path, encoder: str | Path | Encoder | None) -> TwoViewNetwo
     if isinstance(encoder, Encoder):
         raise ValueError(f"{path} knows its encoder: leave encoder= out, or say where it is now")
     model = load_head(path, encoder=None if encoder is None else str(encoder))
-    if not isinstance(model.head, TwoViewHead):
+    if not isinstance(model, TwoViewModel):
         raise ValueError(f"{path} holds a head for {model.spec.kind}, not for two views")
-    return TwoViewNetwork(_of_teacher(model.encoder), model.head).eval()
+    return model.network
 
 
 def _is_head(path: Path) -> bool:
@@ -99,10 +100,6 @@ def _is_head(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _of_teacher(network: Encoder | Teacher) -> Encoder:
-    return as_encoder(network)[0] if isinstance(network, Teacher) else network
 
 
 def _compare_names(named: str | None, encoder: str | Path | Encoder) -> None:

@@ -1,5 +1,6 @@
 """Photographs in files, and the folder that results go to."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from PIL import Image
 
 from alumnus.data.folder import images_in
 
-__all__ = ["check_free", "check_there", "photographs_in"]
+__all__ = ["check_free", "check_there", "photo_names", "photographs_in"]
 
 
 def photographs_in(folder: Path) -> list[Path]:
@@ -15,6 +16,24 @@ def photographs_in(folder: Path) -> list[Path]:
     if folder.is_file():
         raise ValueError(f"{str(folder)!r} is one photograph: name two or more, or a folder")
     return images_in(folder)
+
+
+def photo_names(
+    photographs: Sequence[str | Path | Image.Image], unnamed: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Files from the folder that holds all; open images as `unnamed` says, else by number."""
+    paths = [
+        None if isinstance(photo, Image.Image) else Path(photo).expanduser()
+        for photo in photographs
+    ]
+    paths = [path and path.parent.resolve() / path.name for path in paths]
+    folders = [path.parent for path in paths if path is not None]
+    common = os.path.commonpath(folders) if folders else ""
+    numbers = map(str, range(len(paths)))
+    return tuple(
+        otherwise if path is None else path.relative_to(common).as_posix()
+        for path, otherwise in zip(paths, unnamed or numbers, strict=True)
+    )
 
 
 def check_there(photographs: Sequence[str | Path | Image.Image]) -> None:

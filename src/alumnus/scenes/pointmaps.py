@@ -83,10 +83,13 @@ def both_orders(
     one, other = (
         Pointmaps(
             *ends,
-            *(view.points[0, ::step, ::step].cpu() for view in views),
-            *(sureness(view.conf[0, ::step, ::step], low).cpu() for view in views),
+            *(points.cpu() for points, _ in known),
+            *(sure.cpu() for _, sure in known),
         )
-        for ends, views in (((i, j), there), ((j, i), back))
+        for ends, known in (
+            (ends, [_known(view, low, step) for view in views])
+            for ends, views in (((i, j), there), ((j, i), back))
+        )
     )
     conf = least_confidence(found, there[0].desc_conf[0], there[1].desc_conf[0])
     return Seen(
@@ -95,8 +98,17 @@ def both_orders(
         agree=int(near.sum()),
         first=found.first.cpu(),
         second=found.second.cpu(),
-        match_sure=sureness(conf, network.head.spec.desc_conf).cpu(),
+        match_sure=sureness(conf, network.head.spec.desc_conf).nan_to_num(0, 0, 0).cpu(),
     )
+
+
+def _known(
+    view: ViewPrediction, conf: ConfidenceRange, step: int
+) -> tuple[Tensor, Tensor]:  # [H, W, 3], [H, W]
+    """Points and how sure they are; what is not finite is at 0, and not sure at all."""
+    points, sure = view.points[0, ::step, ::step], sureness(view.conf[0, ::step, ::step], conf)
+    finite = points.isfinite().all(dim=-1) & sure.isfinite()
+    return points.where(finite[..., None], 0), sure.where(finite, 0)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from alumnus.scenes.cameras import camera_matrix, estimated_focal, given_focals,
 from alumnus.scenes.cloud import Cloud, write_ply
 from alumnus.scenes.cloud_picture import cloud_picture
 from alumnus.scenes.opening import opened_network
-from alumnus.scenes.photographs import check_free, check_there, photographs_in
+from alumnus.scenes.photographs import check_free, check_there, photo_names, photographs_in
 from alumnus.scenes.pointmaps import Seen, predict_pairs
 from alumnus.scenes.reprojection import Refined, refined_by_matches
 from alumnus.text_files import write_text
@@ -44,7 +44,7 @@ Array = NDArray[np.float64]
 class Reconstruction:
     """A scene: its cameras, in the frame of the first one, and its points."""
 
-    names: tuple[str, ...]  # of the photographs
+    names: tuple[str, ...]  # of the photographs, from the folder that holds all
     sizes: tuple[tuple[int, int], ...]  # width and height, px
     K: Array  # [n, 3, 3] of the photographs themselves; whole numbers are centres of pixels
     poses: Array  # [n, 4, 4] camera to world; x right, y down, z ahead
@@ -64,8 +64,9 @@ class Reconstruction:
             f"matches are {self.error_px:.1f} px off, of the pixels that the network sees"
         )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write cameras.json, points.ply and views.png."""
+        folder = Path(folder).expanduser()
         cameras = [
             {
                 "file": name,
@@ -108,9 +109,7 @@ def reconstruct_photographs(
     """
     check_free(out, FILES, overwrite=overwrite)
     files = _listed(photographs, out)
-    names = tuple(
-        f"{k}" if isinstance(file, Image.Image) else Path(file).name for k, file in enumerate(files)
-    )
+    names = photo_names(files)
     focals = given_focals(focal, len(files))
     chosen = _pairs(len(files), window)
     check_there(files)
@@ -148,6 +147,8 @@ def reconstruct_photographs(
         [seen_camera(photo, view.focal_px) for photo, view in zip(photos, views, strict=True)],
         step=step,
     )
+    if not refined.poses.isfinite().all():
+        raise ValueError("the cameras cannot be told: the network is sure of no point")
     result = Reconstruction(
         names=names,
         sizes=tuple(photo.size for photo in photos),
@@ -233,7 +234,7 @@ def _cloud(
         local = _on_rays(size * view.depth.double(), seen_camera(photo, view.focal_px), step)
         points.append((local @ pose[:3, :3].T + pose[:3, 3]).flatten(0, 1))
     sure = torch.cat([view.sure.flatten() for view in views])
-    least = float(sure.quantile(1 - SURE)) if least_sure is None else least_sure
+    least = float(np.quantile(sure.numpy(), 1 - SURE)) if least_sure is None else least_sure
     kept = (sure >= least) & (sure > 0)
     if not kept.any():
         raise ValueError(f"no point is as sure as {least:g}: the surest reaches {sure.max():.2f}")
