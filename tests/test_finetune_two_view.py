@@ -114,6 +114,8 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(
         ValueError, match="red can neither be trained on nor see two views or people"
     ):
         api.finetune("python:toys:red", *words, head="two-view")
+    with pytest.raises(ValueError, match=r"two_view\.matches is 99999, but pictures of"):
+        api.finetune(encoder, *words, "two_view.matches=99999", head="two-view")
     with pytest.raises(ValueError, match="decoders of width 30 cannot have 4 heads"):
         api.finetune(encoder, *words, *widths, head="two-view")
     with pytest.raises(ValueError, match=r"needs pairs of views \(depth, K, pose and pair"):

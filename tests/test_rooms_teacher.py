@@ -1,5 +1,6 @@
 """The two-view teacher of rooms: its batches are true to the geometry, its training resumes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from alumnus.encoders import build_encoder
 from alumnus.evaluation.pair_scores import (
     depth_errors,
+    in_batches,
     match_distances,
     pair_scores,
     same_place,
@@ -55,6 +57,13 @@ def test_matching_pixels_show_the_same_point_swapped_and_mirrored_too(pairs: Vie
         assert apart(some).median() < 0.01
         assert apart(some).quantile(0.9) < 0.03
         torch.testing.assert_close(truth_of(some).points.first[..., 2], some.depth[:, 0])
+
+
+def test_fewer_pairs_are_looked_at_together_where_pictures_are_large(pairs: ViewPairs) -> None:
+    assert [len(batch) for batch in in_batches(pairs)] == [len(pairs)]
+    images = torch.zeros(1).expand(5, 2, 3, 512, 512)
+    large = replace(pairs.at(slice(0, 5)), images=images)
+    assert [len(batch) for batch in in_batches(large)] == [3, 2]
 
 
 def test_swapping_twice_changes_nothing(pairs: ViewPairs) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Views",
     "both_orders",
     "depth_errors",
+    "in_batches",
     "match_distances",
     "pair_scores",
     "reciprocal",
@@ -33,7 +34,8 @@ CLOSE_PX = 4.0
 PATCH_PX = 8.0
 FACTOR = 1.25  # of delta1
 STRIDE = 2  # every other pixel asks, along both axes
-BATCH = 48  # pairs
+BATCH = 48  # pairs, the most at once
+BATCH_PIXELS = BATCH * 128**2  # of one view of each: of larger pictures fewer pairs
 
 Views = Callable[[Tensor], tuple[ViewPrediction, ViewPrediction]]  # of images [B, 2, 3, H, W]
 
@@ -76,10 +78,17 @@ def pair_scores(views: Views, pairs: ViewPairs) -> dict[str, float]:
 
 def both_orders(pairs: ViewPairs) -> Iterator[ViewPairs]:
     """Batches of all pairs, each as it is and then swapped."""
-    for start in range(0, len(pairs), BATCH):
-        batch = pairs.at(slice(start, start + BATCH))
+    for batch in in_batches(pairs):
         yield batch
         yield swapped(batch, torch.ones(len(batch), dtype=torch.bool))
+
+
+def in_batches(pairs: ViewPairs) -> Iterator[ViewPairs]:
+    """All pairs in their order, as many at a time as fit into memory at their size."""
+    height, width = pairs.images.shape[-2:]
+    count = max(1, min(BATCH, BATCH_PIXELS // (height * width)))
+    for start in range(0, len(pairs), count):
+        yield pairs.at(slice(start, start + count))
 
 
 def depth_errors(depth: Tensor, true: Tensor) -> Tensor:  # [B, H, W] each -> [B, 2]
@@ -137,8 +146,8 @@ def same_place(pairs: ViewPairs) -> Views:
     """For any picture the mean pointmaps of some pairs, and as match the same pixel."""
     sums = [torch.zeros(1), torch.zeros(1)]
     counts = [torch.zeros(1), torch.zeros(1)]
-    for start in range(0, len(pairs), BATCH):
-        truth = truth_of(pairs.at(slice(start, start + BATCH)))
+    for batch in in_batches(pairs):
+        truth = truth_of(batch)
         known = [v[..., None].float() for v in truth.valid]
         sums = [s + (p * v).sum(0) for s, p, v in zip(sums, truth.points, known, strict=True)]
         counts = [c + v.sum(0) for c, v in zip(counts, known, strict=True)]

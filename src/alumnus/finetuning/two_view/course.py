@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alumnus.evaluation.pair_poses import Poses, pointmap_poses, pose_scores, true_poses
-from alumnus.evaluation.pair_scores import BATCH, Views, pair_scores, same_place
+from alumnus.evaluation.pair_scores import Views, in_batches, pair_scores, same_place
 from alumnus.evaluation.results import TaskScore
 from alumnus.evaluation.suite import task_record
 from alumnus.evaluation.tasks import TaskSpec
@@ -134,6 +134,12 @@ def two_view_course(
     encoder = backbone.encoder()
     patch, settings = encoder.patch_size, config.two_view
     size_px = max(1, round((config.size or encoder.image_size) / patch)) * patch
+    listed = settings.matches or min(MOST_LISTED, size_px**2 // ONE_OF)
+    if listed > size_px**2:
+        raise ValueError(
+            f"two_view.matches is {listed}, but pictures of {size_px} px have {size_px**2} pixels: "
+            "give fewer, or a larger size"
+        )
     spec = fitting_spec(encoder, settings, size_px=size_px)
     train, test = (Frames(source, size_px=size_px) for source in (task.train, task.test))
     overlap = settings.least_overlap, settings.most_overlap
@@ -146,7 +152,6 @@ def two_view_course(
         torch.manual_seed(derive_seed(config.seed, "two-view head"))
         head = TwoViewHead(spec)
     start_alike(head)
-    listed = settings.matches or min(MOST_LISTED, size_px**2 // ONE_OF)
     return TwoViewCourse(
         network=TwoViewNetwork(encoder, head).to(device),
         learns=backbone.learns,
@@ -176,8 +181,8 @@ def _in_percent(scores: Mapping[str, float]) -> dict[str, float]:
 def _poses(views: Views, pairs: ViewPairs) -> Poses:
     """Of all pairs, from their pointmaps in both orders."""
     found = []
-    for start in range(0, len(pairs), BATCH):
-        images = pairs.at(slice(start, start + BATCH)).images
+    for batch in in_batches(pairs):
+        images = batch.images
         found.append(pointmap_poses(views(images), views(images.flip(1))))
     return Poses(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
