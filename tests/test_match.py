@@ -88,9 +88,23 @@ def test_it_writes_what_it_found(photographs: tuple[Path, Path], tmp_path: Path)
     assert sum(row["agrees"] == "1" for row in rows) == found.pose.agree.sum()
     with Image.open(tmp_path / "out" / "matches.png") as picture:
         assert picture.size == (480 + 360, 480)
-    with pytest.raises(ValueError, match=r"holds matches\.csv already: add --overwrite"):
+    with pytest.raises(ValueError, match=r"matches\.csv is there already: add --overwrite"):
         alumnus.match(*photographs, "none", tmp_path / "out")  # before the model is looked for
     alumnus.match(*photographs, "miniworld-rooms", tmp_path / "out", overwrite=True)
+
+
+def test_a_photograph_is_never_written_over(photographs: tuple[Path, Path], tmp_path: Path) -> None:
+    left, right = photographs
+    own = tmp_path / "matches.png"
+    own.write_bytes(left.read_bytes())
+    for given in (own, tmp_path / "linked.png"):
+        if given != own:
+            given.symlink_to(own)
+        with pytest.raises(
+            ValueError, match=r"matches\.png is a photograph that was given: choose"
+        ):
+            alumnus.match(given, right, "miniworld-rooms", tmp_path, overwrite=True)
+    assert own.read_bytes() == left.read_bytes()
 
 
 def test_the_command_prints_matches_focal_lengths_and_the_camera(
@@ -172,7 +186,7 @@ def test_mistakes_are_one_sentence_before_the_model_is_opened(
         (right, {"focal": [1.0, 2.0, 3.0]}, "3 focal lengths are given: name one for all, or 2"),
         (right, {"focal": (100.0, float("nan"))}, "a focal length of nan px cannot be"),
         (right, {"focal": -3.0}, "a focal length of -3.0 px cannot be"),
-        (right, {"out": right}, "is a file: name a folder"),
+        (right, {"out": right}, "is a file, but should be a folder"),
         (right, {}, "unknown two-view network 'none'"),
     ):
         with pytest.raises(ValueError, match=sentence) as refused:

@@ -121,7 +121,7 @@ def test_photographs_become_cameras_and_points(
     assert len(cloud.points) == pytest.approx(0.75 * 3 * 64**2, rel=0.01)
     with Image.open(out / "views.png") as picture:
         assert picture.size == (1200, 400)
-    with pytest.raises(ValueError, match=r"holds cameras\.json already: add --overwrite"):
+    with pytest.raises(ValueError, match=r"cameras\.json is there already: add --overwrite"):
         alumnus.reconstruct(tmp_path, "none", out)
     images = [view.image for view in views[:2]]
     given = [Image.fromarray(image) for image in images]

@@ -34,6 +34,13 @@ stderr = Console(stderr=True, highlight=False)
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as key=value, e.g. data.train=photos")
 ]
+TwoViewModel = Annotated[
+    str, typer.Option(help="MASt3R's file, folder with two_view.safetensors, miniworld-rooms")
+]
+HeadEncoder = Annotated[
+    str | None, typer.Option(help="The model's encoder, where that is not with it")
+]
+OverwriteFiles = Annotated[bool, typer.Option("--overwrite", help="Replace files in out=")]
 
 
 @app.command()
@@ -369,17 +376,13 @@ def match(
             metavar="LEFT RIGHT [out=FOLDER]",
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="MASt3R's file, folder with two_view.safetensors, miniworld-rooms")
-    ],
-    encoder: Annotated[
-        str | None, typer.Option(help="The model's encoder, where that is not with it")
-    ] = None,
+    model: TwoViewModel,
+    encoder: HeadEncoder = None,
     focal: Annotated[
         list[float] | None,
         typer.Option(help="Focal length, px; give it twice if they differ; estimated if not given"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files in out=")] = False,
+    overwrite: OverwriteFiles = False,
 ) -> None:
     """Match two photographs of a scene: `alumnus match LEFT RIGHT --model MAST3R out=OUT`."""
     from alumnus import api
@@ -403,12 +406,8 @@ def reconstruct(
             metavar="FOLDER [out=FOLDER]",
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="MASt3R's file, folder with two_view.safetensors, miniworld-rooms")
-    ],
-    encoder: Annotated[
-        str | None, typer.Option(help="The model's encoder, where that is not with it")
-    ] = None,
+    model: TwoViewModel,
+    encoder: HeadEncoder = None,
     focal: Annotated[
         float | None, typer.Option(help="Focal length of all, px; estimated if not given")
     ] = None,
@@ -420,7 +419,7 @@ def reconstruct(
         float | None,
         typer.Option(help="Keep points from here on; the surest three quarters if not given"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files in out=")] = False,
+    overwrite: OverwriteFiles = False,
 ) -> None:
     """Cameras and points of a scene: `alumnus reconstruct FOLDER --model MAST3R out=OUT`."""
     from alumnus import api
@@ -451,9 +450,7 @@ def people(
     model: Annotated[
         str, typer.Option(help="miniworld-people, folder with people.safetensors, Multi-HMR's file")
     ] = "miniworld-people",
-    encoder: Annotated[
-        str | None, typer.Option(help="Where the model's encoder is, if not with it")
-    ] = None,
+    encoder: HeadEncoder = None,
     body: Annotated[
         str | None,
         typer.Option(help="anny, anny-full, smplx=PATH or none; what is at hand if not given"),
@@ -461,7 +458,7 @@ def people(
     mesh: Annotated[str, typer.Option(help="Write surfaces as obj, npz or none")] = "obj",
     fov: Annotated[float, typer.Option(help="Degrees across the long side of a photograph")] = 60.0,
     threshold: Annotated[float, typer.Option(help="Least score of a person, 0 to 1")] = 0.3,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files in out=")] = False,
+    overwrite: OverwriteFiles = False,
 ) -> None:
     """Find people in photographs: where they are, in which pose: `alumnus people IMAGE out=OUT`."""
     from alumnus import api

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "luminance", "normalised", "renormalise"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "luminance", "normalised", "pixels", "renormalise"]
 
 IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -21,7 +21,7 @@ def renormalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) 
     if tuple(mean) == IMAGENET_MEAN and tuple(std) == IMAGENET_STD:
         return images
 
-    return (_pixels(images) - _channels(mean, images)) / _channels(std, images)
+    return (pixels(images) - _channels(mean, images)) / _channels(std, images)
 
 
 def normalised(images: Tensor) -> Tensor:  # [..., 3, H, W] in [0, 1]
@@ -31,12 +31,12 @@ def normalised(images: Tensor) -> Tensor:  # [..., 3, H, W] in [0, 1]
 
 def luminance(images: Tensor) -> Tensor:  # [..., 3, H, W] -> [..., 1, H, W]
     """One grey channel of ImageNet-normalised images, normalised with the mean statistics."""
-    grey = (_pixels(images) * _channels(LUMA, images)).sum(dim=-3, keepdim=True)
+    grey = (pixels(images) * _channels(LUMA, images)).sum(dim=-3, keepdim=True)
     return (grey - sum(IMAGENET_MEAN) / 3) / (sum(IMAGENET_STD) / 3)
 
 
-def _pixels(images: Tensor) -> Tensor:
-    """In [0, 1]."""
+def pixels(images: Tensor) -> Tensor:  # [..., 3, H, W]
+    """Of ImageNet-normalised images, in [0, 1]."""
     return images * _channels(IMAGENET_STD, images) + _channels(IMAGENET_MEAN, images)
 
 

@@ -10,13 +10,14 @@ from alumnus.bodies.choosing import lacking, open_body
 from alumnus.bodies.drawing import people_picture
 from alumnus.bodies.files import MESHES, as_json, write_mesh
 from alumnus.bodies.finding import FoundPeople, find_people
-from alumnus.bodies.opening import opened_network
+from alumnus.bodies.opening import load_people
 from alumnus.data.folder import images_in
+from alumnus.finetuning.by_name import opened_network
 from alumnus.heads.people import PeopleNetwork
 from alumnus.heads.people.photos import check_field_of_view
 from alumnus.heads.photos import read_photo
 from alumnus.spelling import unknown
-from alumnus.text_files import write_text
+from alumnus.text_files import check_outputs, write_text
 
 __all__ = ["find_in_photographs"]
 
@@ -52,9 +53,10 @@ def find_in_photographs(
         raise ValueError(f"the threshold is {threshold:g}, but scores lie between 0 and 1")
     check_field_of_view(fov_deg)
     if out is not None:
-        _check_inputs_stay(out, images, photos, stems)
-        _check_free(out, [] if overwrite else stems)
-    network = opened_network(model, encoder, device)
+        _check_other_folder(out, images)
+        written = [f"{stem}.{ending}" for stem in stems for ending in ENDINGS]
+        check_outputs(out, written, inputs=photos, overwrite=overwrite)
+    network = opened_network(model, load_people, encoder, device)
     chosen = open_body(body, network.head.spec)
     if chosen is None and body is None:
         log.warning("%s", lacking(network.head.spec))
@@ -134,34 +136,11 @@ def _stems(photos: Sequence[Photograph]) -> list[str]:
     return names
 
 
-def _check_inputs_stay(
-    out: Path,
-    images: Sequence[str | Path | Image.Image],
-    photos: Sequence[Photograph],
-    stems: Sequence[str],
-) -> None:
-    """ValueError where a photograph would be written over, or be joined by what is drawn."""
+def _check_other_folder(out: Path, images: Sequence[str | Path | Image.Image]) -> None:
+    """ValueError where what is drawn would be among the photographs the next time."""
     given = [Path(x).expanduser() for x in images if not isinstance(x, Image.Image)]
     if out.is_dir() and any(out.samefile(path) for path in given):
         raise ValueError(
             f"out={out} is the folder of the photographs, and what is drawn would be one of them "
             "the next time: choose another out"
         )
-    inputs = {_which(photo) for photo in photos if isinstance(photo, Path)}
-    for file in (out / f"{stem}.{ending}" for stem in stems for ending in ENDINGS):
-        if file.exists() and _which(file) in inputs:
-            raise ValueError(f"{file} is a photograph that was given: choose another out")
-
-
-def _which(file: Path) -> tuple[int, int]:
-    """The same for all paths of one file, by links too."""
-    about = file.stat()
-    return about.st_dev, about.st_ino
-
-
-def _check_free(out: Path, stems: Sequence[str]) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={out} is a file, but should be a folder")
-    for file in (out / f"{stem}.{ending}" for stem in stems for ending in ENDINGS):
-        if file.exists():
-            raise ValueError(f"{file} is there already: add --overwrite, or choose another out")

@@ -5,7 +5,7 @@ So the number of workers cannot matter, and resuming is starting at another numb
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ __all__ = [
     "Numbers",
     "examples_from",
     "kept_from",
+    "numbered_batches",
     "read_labels",
 ]
 
@@ -106,7 +107,15 @@ def examples_from(
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of examples from number `position` on, on the device."""
-    loader = DataLoader(
+    for images, labels in numbered_batches(examples, position, batch_size, num_workers, device):
+        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def numbered_batches(
+    examples: Dataset[Any], position: int, batch_size: int, num_workers: int, device: torch.device
+) -> Iterator[Any]:
+    """The same on the host, pinned where the device is an accelerator, of any fields."""
+    yield from DataLoader(
         examples,
         sampler=Numbers(position),
         batch_size=batch_size,
@@ -114,8 +123,6 @@ def examples_from(
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else a number of the default generator is consumed
     )
-    for images, labels in loader:
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def kept_from(

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from alumnus.data.decode import BrokenImageError, decode_rgb, upright_rgb
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
+from alumnus.images import normalised
 
 __all__ = ["normalised_pixels", "read_photo", "smooth_filter"]
 
@@ -33,9 +33,7 @@ def read_photo(photo: str | Path | Image.Image) -> Image.Image:
 
 def normalised_pixels(image: Image.Image) -> Tensor:  # [1, 3, H, W]
     """By the ImageNet statistics."""
-    pixels = torch.from_numpy(np.array(image))
-    normal = (pixels / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    return normal.permute(2, 0, 1)[None]
+    return normalised(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255)
 
 
 def smooth_filter(factor: float) -> Image.Resampling:

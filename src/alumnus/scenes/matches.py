@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from alumnus.finetuning.by_name import opened_network
 from alumnus.heads.photos import read_photo
 from alumnus.heads.two_view import Photo, TwoViewNetwork
 from alumnus.heads.two_view.matching import least_confidence
 from alumnus.scenes.cameras import estimated_focal, given_focals, seen_camera
 from alumnus.scenes.match_picture import match_picture
-from alumnus.scenes.opening import opened_network
-from alumnus.scenes.photographs import check_free, photo_names
+from alumnus.scenes.opening import load_two_view
+from alumnus.scenes.photographs import photo_names
 from alumnus.scenes.pointmaps import matched
 from alumnus.scenes.poses import RelativePose, have_poselib, pose_from_matches, pose_from_points
-from alumnus.text_files import write_text
+from alumnus.text_files import check_outputs, write_text
 
 __all__ = ["PhotoMatches", "match_photographs"]
 
@@ -123,10 +124,10 @@ def match_photographs(
     translation is in metres where the network learned those. ValueError, one sentence, for
     photographs that cannot be read and for a folder that holds such files already.
     """
-    check_free(out, FILES, overwrite=overwrite)
+    check_outputs(out, FILES, inputs=(left, right), overwrite=overwrite)
     first, second = given_focals(focal, 2)
     images = read_photo(left), read_photo(right)
-    network = opened_network(model, encoder, device)
+    network = opened_network(model, load_two_view, encoder, device)
     photos = network.prepare(images[0]), network.prepare(images[1])
     names = photo_names((left, right), ("left", "right"))
     found = _matched(network, photos, (first, second), images, names)

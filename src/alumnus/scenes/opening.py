@@ -6,18 +6,16 @@ from pathlib import Path
 
 from alumnus import hub
 from alumnus.encoders import Encoder
-from alumnus.finetuning.head_files import load_head
+from alumnus.finetuning.by_name import encoder_beside, finetuned, is_finetuned
 from alumnus.finetuning.two_view.model import TwoViewModel
-from alumnus.hardware import choose_device
 from alumnus.heads.two_view import TwoViewNetwork, load_two_view_head
 from alumnus.heads.two_view.released import build_dune_mast3r, build_mast3r, read_mast3r
 from alumnus.miniworld import teacher_folder
-from alumnus.runs import is_encoder
 from alumnus.spelling import unknown
 from alumnus.teachers import fetch_weights, open_encoder
 from alumnus.tensor_files import read_description
 
-__all__ = ["NAMED", "load_two_view", "opened_network"]
+__all__ = ["NAMED", "load_two_view"]
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +43,8 @@ def load_two_view(
     if str(name) == "mast3r-vitl16":
         name = fetch_weights("mast3r-vitl16")
     path = Path(name).expanduser()
-    if (path / "head.json").is_file():
-        return _finetuned(path, encoder)
+    if is_finetuned(path):
+        return finetuned(path, encoder, TwoViewModel, what="two views").network
     if path.is_dir() or _is_head(path):
         return _of_folder(path, encoder)
     if not path.is_file() and not str(name).startswith(hub.ELSEWHERE):
@@ -63,32 +61,9 @@ def load_two_view(
     return build_mast3r(released)
 
 
-def opened_network(
-    model: str | Path | TwoViewNetwork, encoder: str | None, device: str
-) -> TwoViewNetwork:
-    """A network by name on a device ("auto": the accelerator, if any); one that is open stays."""
-    if isinstance(model, TwoViewNetwork):
-        return model
-    chosen = choose_device(device)
-    return load_two_view(model, encoder=encoder).to(chosen)
-
-
 def _of_folder(path: Path, encoder: str | Path | Encoder | None) -> TwoViewNetwork:
     head = load_two_view_head(path)
-    beside = path if path.is_dir() else path.parent
-    if encoder is None and not is_encoder(beside):
-        asked = f", which should be {head.spec.encoder_name!r}" if head.spec.encoder_name else ""
-        raise ValueError(f"there is no encoder beside {path}: name one with encoder=PATH{asked}")
-    return TwoViewNetwork(open_encoder(beside if encoder is None else encoder), head).eval()
-
-
-def _finetuned(path: Path, encoder: str | Path | Encoder | None) -> TwoViewNetwork:
-    if isinstance(encoder, Encoder):
-        raise ValueError(f"{path} knows its encoder: leave encoder= out, or say where it is now")
-    model = load_head(path, encoder=None if encoder is None else str(encoder))
-    if not isinstance(model, TwoViewModel):
-        raise ValueError(f"{path} holds a head for {model.spec.kind}, not for two views")
-    return model.network
+    return TwoViewNetwork(encoder_beside(path, encoder, asked=head.spec.encoder_name), head).eval()
 
 
 def _is_head(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Photographs in files, and the folder that results go to."""
+"""Photographs in files, and their names."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from PIL import Image
 
 from alumnus.data.folder import images_in
 
-__all__ = ["check_free", "check_there", "photo_names", "photographs_in"]
+__all__ = ["check_there", "photo_names", "photographs_in"]
 
 
 def photographs_in(folder: Path) -> list[Path]:
@@ -41,16 +41,3 @@ def check_there(photographs: Sequence[str | Path | Image.Image]) -> None:
     for photo in photographs:
         if not isinstance(photo, Image.Image) and not Path(photo).expanduser().is_file():
             raise ValueError(f"there is no photograph {str(photo)!r}")
-
-
-def check_free(folder: Path | None, names: Sequence[str], *, overwrite: bool) -> None:
-    """ValueError where a folder is a file, or would lose one of these files."""
-    if folder is None:
-        return
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"out={folder} is a file: name a folder")
-    there = [name for name in names if (folder / name).exists()]
-    if there and not overwrite:
-        raise ValueError(
-            f"{folder} holds {there[0]} already: add --overwrite, or choose another folder"
-        )

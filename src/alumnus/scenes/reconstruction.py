@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from alumnus.finetuning.by_name import opened_network
 from alumnus.heads.two_view import Photo, TwoViewNetwork
-from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
+from alumnus.images import pixels
 from alumnus.scenes.alignment import align, apart, fused_points
 from alumnus.scenes.cameras import camera_matrix, estimated_focal, given_focals, seen_camera
 from alumnus.scenes.cloud import Cloud, write_ply
 from alumnus.scenes.cloud_picture import cloud_picture
-from alumnus.scenes.opening import opened_network
-from alumnus.scenes.photographs import check_free, check_there, photo_names, photographs_in
+from alumnus.scenes.opening import load_two_view
+from alumnus.scenes.photographs import check_there, photo_names, photographs_in
 from alumnus.scenes.pointmaps import Seen, predict_pairs
 from alumnus.scenes.reprojection import Refined, refined_by_matches
-from alumnus.text_files import write_text
+from alumnus.text_files import check_outputs, write_text
 
 __all__ = ["Reconstruction", "reconstruct_photographs"]
 
@@ -107,13 +108,13 @@ def reconstruct_photographs(
     sentence, for fewer than two photographs, broken ones, more than 200 pairs without `window`,
     and photographs that show nothing of what the others do.
     """
-    check_free(out, FILES, overwrite=overwrite)
     files = _listed(photographs, out)
+    check_outputs(out, FILES, inputs=files, overwrite=overwrite)
     names = photo_names(files)
     focals = given_focals(focal, len(files))
     chosen = _pairs(len(files), window)
     check_there(files)
-    network = opened_network(model, encoder, device)
+    network = opened_network(model, load_two_view, encoder, device)
     photos = [network.prepare(file) for file in files]
     step = max(1, *(_step(photo) for photo in photos))
     left = iter(range(1, len(chosen) + 1))
@@ -246,12 +247,11 @@ def _on_rays(depth: Tensor, K: Array, step: int) -> Tensor:  # [h, w] -> [h, w, 
     """Points in the camera's frame."""
     height, width = depth.shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = torch.stack([x * step, y * step, torch.ones_like(x)], dim=-1).double()
-    rays: Tensor = pixels @ torch.from_numpy(np.linalg.inv(K)).T
+    places = torch.stack([x * step, y * step, torch.ones_like(x)], dim=-1).double()
+    rays: Tensor = places @ torch.from_numpy(np.linalg.inv(K)).T
     return rays * depth[..., None]
 
 
 def _colours(images: Tensor) -> Tensor:  # [3, h, w] -> [h*w, 3] uint8
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = ((images.cpu() * std + mean) * 255).round().clamp(0, 255)
-    return pixels.byte().flatten(1).T
+    bright = (pixels(images.cpu()) * 255).round().clamp(0, 255)
+    return bright.byte().flatten(1).T

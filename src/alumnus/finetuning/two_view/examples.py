@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from alumnus.data.order import Stream
 from alumnus.evaluation.pair_scores import reciprocal, shown
-from alumnus.finetuning.examples import Numbers
+from alumnus.finetuning.examples import numbered_batches
 from alumnus.finetuning.two_view.frames import (
     MOST_ZOOM,
     Frame,
@@ -110,15 +110,7 @@ def batches_from(
     device: torch.device,
 ) -> Iterator[Example]:
     """Endless batches of examples from number `position` on, on the device."""
-    loader = DataLoader(
-        examples,
-        sampler=Numbers(position),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else a number of the default generator is consumed
-    )
-    for batch in loader:
+    for batch in numbered_batches(examples, position, batch_size, num_workers, device):
         yield Example(*(values.to(device, non_blocking=True) for values in batch))
 
 
