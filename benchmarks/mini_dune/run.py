@@ -1,6 +1,6 @@
 """DUNE in small: students of three teachers of the miniworld, one line an arm.
 
-    python benchmarks/mini_dune/run.py [--only STAGE ...] [--match WORD] [--jobs 1]
+    python -m benchmarks.mini_dune.run [--only STAGE ...] [--match WORD] [--jobs 1]
         [--teacher rooms=PATH ...] [--images N] [--out runs/mini-dune]
 
 Stages: models (teachers, an untrained encoder), headline, base, projectors, standardisation,
@@ -27,16 +27,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import alumnus
 from alumnus import measure
 from alumnus.config import load_config
 from alumnus.evaluation.depth import DepthProtocol
+from alumnus.evaluation.features import FeatureFn
 from alumnus.evaluation.results import Results
 from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate
 from alumnus.evaluation.tasks import EvalModel
 from alumnus.runs import LoadedStudent, load_student
+from alumnus.tokens import Tokens
 
 TEACHERS = ("objects", "rooms", "people")
 TASKS = {  # of each teacher's domain; what learns is fitted on pictures that nobody has seen
@@ -50,7 +53,7 @@ SIZES_PX = (48, 64, 96, 128)
 FIT, TEST, SWEPT_FIT, SWEPT_TEST = 960, 960, 960, 480  # pictures
 TRIALS = 8  # of the search for C
 HEAD_STEPS = 300  # of linear segmentation and depth
-SHORT_STEPS = 500  # of all arms but the headline
+SHORT_STEPS = 400  # of all arms but the headline
 SEEDS = range(3)
 CPU = torch.device("cpu")
 
@@ -258,11 +261,27 @@ def score(
             segmentation=SegmentationProtocol(steps=HEAD_STEPS),
             depth=DepthProtocol(steps=HEAD_STEPS),
         )
-        results = evaluate(models, opened, batch_size=128, on_progress=None)
+        results = evaluate(
+            [in_bfloat16(row) for row in models], opened, batch_size=128, on_progress=None
+        )
         lower += [task.name for task in results.tasks if task.better == "lower"]
         for model, task, value in _values(results):
             scores.setdefault(model, {})[task] = round(value, 2)
     return {"scores": scores, "lower": lower}
+
+
+def in_bfloat16(model: EvalModel) -> EvalModel:
+    """The model under autocast, as students are trained: half the time; its tokens in float32."""
+
+    def halved(fn: FeatureFn) -> FeatureFn:
+        def tokens(images: Tensor) -> Tokens:
+            with torch.autocast(CPU.type, torch.bfloat16):
+                return fn(images).map(Tensor.float)
+
+        return tokens
+
+    dense = None if model.dense_fn is None else halved(model.dense_fn)
+    return replace(model, fn=halved(model.fn), dense_fn=dense)
 
 
 def _values(results: Results) -> Iterator[tuple[str, str, float]]:

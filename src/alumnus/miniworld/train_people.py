@@ -3,7 +3,7 @@
 A ViT of 1.3 M parameters and a small head in the manner of Multi-HMR learn from rendered people
 with labels: the cell that the head joint is in, and from that cell's query the rotations of all
 bones, the shape and the depth, under the published losses. Linear read-outs of the patches
-(`people_readouts`) make it learn sooner. The default of 7500 steps takes about 45 minutes of one
+(`people_readouts`) make it learn sooner. The default of 12,000 steps takes about an hour of one
 core; `weights/people/card.md` states what it reaches. For the loop see `fit`.
 """
 
@@ -85,7 +85,7 @@ def train(out: Path, settings: FitSettings, *, save_every: int = 500) -> dict[st
 
 def main() -> None:
     """The command line."""
-    train(*from_command_line("train_people", FitSettings(steps=7500, train_images=38400)))
+    train(*from_command_line("train_people", FitSettings(steps=12_000, train_images=38400)))
 
 
 if __name__ == "__main__":

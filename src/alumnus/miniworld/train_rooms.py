@@ -67,7 +67,7 @@ SHARPNESS = 0.1  # temperature of the tokens' own matching
 class RoomSettings(FitSettings):
     """All that the result depends on."""
 
-    steps: int = 5600
+    steps: int = 10_000
     batch: int = 32  # pairs
     train_images: int = 38400
     true_matches: int = 128  # of each pair and step, at random
