@@ -28,6 +28,7 @@ from alumnus import measure
 from alumnus.comparing import Comparison, compare_models
 from alumnus.data import open_source
 from alumnus.evaluation.signals import effective_rank
+from benchmarks.run_lines import read_lines
 
 IMAGES = "cifar10:train[:10000]"  # what the students learned from
 LABELLED = ("cifar10:train[:1000]", "cifar10:test[:500]")
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     given = parser.parse_args()
-    records = [json.loads(line) for line in given.runs.read_text().splitlines()]
+    records = read_lines(given.runs)
     pools = [record for record in records if record["stage"] == "pools"]
     names = sorted({name for record in pools for name in record["teachers"]})
     audit = audited(names, given.teachers, given.packs, given.images)

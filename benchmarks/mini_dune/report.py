@@ -14,6 +14,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks.result_pages import filled, spread, table
+from benchmarks.run_lines import read_lines
 
 TEACHERS = ("objects", "rooms", "people")
 BASELINES = ("constant",)
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/mini-dune/runs.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     given = parser.parse_args()
-    records = [portable(json.loads(line)) for line in given.runs.read_text().splitlines()]
+    records = [portable(record) for record in read_lines(given.runs)]
     (given.out / "mini-dune.json").write_text(json.dumps({"runs": records}, indent=1) + "\n")
     page = given.out / "mini-dune.md"
     page.write_text(filled(page.read_text(), tables(records)))

@@ -40,6 +40,7 @@ from alumnus.evaluation.suite import evaluate
 from alumnus.evaluation.tasks import EvalModel
 from alumnus.runs import LoadedStudent, load_student
 from alumnus.tokens import Tokens
+from benchmarks.run_lines import add_line, read_lines
 
 TEACHERS = ("objects", "rooms", "people")
 TASKS = {  # of each teacher's domain; what learns is fitted on pictures that nobody has seen
@@ -53,7 +54,7 @@ SIZES_PX = (48, 64, 96, 128)
 FIT, TEST, SWEPT_FIT, SWEPT_TEST = 960, 960, 960, 480  # pictures
 TRIALS = 8  # of the search for C
 HEAD_STEPS = 300  # of linear segmentation and depth
-SHORT_STEPS = 400  # of all arms but the headline
+SHORT_STEPS = 300  # of all arms but the headline
 SEEDS = range(3)
 CPU = torch.device("cpu")
 
@@ -145,14 +146,7 @@ class Bench:
     @property
     def done(self) -> list[dict[str, Any]]:
         """The lines so far."""
-        if not self.lines.exists():
-            return []
-        return [json.loads(line) for line in self.lines.read_text().splitlines()]
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """One line more, in one piece: other processes add theirs."""
-        with self.lines.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        return read_lines(self.lines)
 
     def shared_words(self) -> list[str]:
         """What all arms have in common, so that they share one cache of features."""
@@ -321,7 +315,7 @@ def run_arm(bench: Bench, arm: Arm) -> None:
     found = score(student_rows(arm, load_student(record["folder"])))
     took = {f"evaluation_{key}": value for key, value in _took(began, cpu).items()}
     named = {"run": arm.key, "stage": arm.stage, "name": arm.name, "seed": arm.seed}
-    bench.add({**named, "teachers": arm.teachers, **record, **took, **found})
+    add_line(bench.lines, {**named, "teachers": arm.teachers, **record, **took, **found})
 
 
 def run_models(bench: Bench) -> None:
@@ -329,7 +323,7 @@ def run_models(bench: Bench) -> None:
     bench.out.mkdir(parents=True, exist_ok=True)
     alumnus.cache("mini-dune", *bench.shared_words(), f"out={bench.out / 'students' / 'none'}")
     rows = teacher_rows(bench)
-    bench.add({"run": "models", "stage": "models", **score(dict.fromkeys(TASKS, rows))})
+    add_line(bench.lines, {"run": "models", "stage": "models", **score(dict.fromkeys(TASKS, rows))})
 
 
 def run_resolution(bench: Bench) -> None:
@@ -353,7 +347,9 @@ def run_resolution(bench: Bench) -> None:
         # no model goes back to its own size
         sized = [replace(row, size_px=px, fn=row.dense_fn or row.fn) for row in rows]
         found = score(dict.fromkeys(SWEPT, sized), SWEPT, px=px, fit=SWEPT_FIT, test=SWEPT_TEST)
-        bench.add({"run": f"resolution/{px}", "stage": "resolution", "size_px": px, **found})
+        add_line(
+            bench.lines, {"run": f"resolution/{px}", "stage": "resolution", "size_px": px, **found}
+        )
 
 
 def one(bench: Bench, key: str) -> None:

@@ -41,7 +41,8 @@ from alumnus.miniworld.score_people import constant_scores, shipped_scores
 from alumnus.miniworld.sheet import tiled
 from alumnus.miniworld.torch_body import TorchBody
 from alumnus.runs import save_encoder
-from benchmarks.result_pages import filled
+from benchmarks.result_pages import filled, table
+from benchmarks.run_lines import add_line, read_lines
 
 TEACHERS = ("people", "rooms", "objects")
 ARMS = ("student", *TEACHERS, "random weights")
@@ -175,34 +176,27 @@ def constants(pack: Path | None) -> Record:
 def tables(records: Sequence[Record]) -> dict[str, list[str]]:
     """The page's two tables, in Markdown."""
     held = {record["arm"]: record for record in records}
-    head = ["head on", *COLUMNS.values(), "core-minutes"]
-    rendered = [_line(head), "|---" + "|--:" * (len(head) - 1) + "|"]
-    for name in ("mean pose", "mean points"):
-        if "constant" in held:
-            rendered.append(_line([name, *held["constant"][name].values(), ""]))
-    for arm in reversed(ARMS):
-        if arm in held:
-            record = held[arm]
-            cells = [record["scores"][name] for name in COLUMNS]
-            rendered.append(_line([_named(arm), *cells, record["core_minutes"]]))
-            if "own_head" in record:
-                rendered.append(
-                    _line([f"{_named(arm)}, own head", *record["own_head"].values(), ""])
-                )
-    head = ["encoder", "its network of rendered people", "linear map fitted to the photographs"]
-    photos = [_line(head), "|---|--:|--:|"]
-    if "pck_of_linear_map" in held.get("constant", {}):
-        photos.append(_line(["mean places", "", held["constant"]["pck_of_linear_map"]]))
-    for arm in reversed(ARMS):
-        if "pck_of_network" in held.get(arm, {}):
-            record = held[arm]
-            cells = [record[f"pck_of_{what}"] for what in ("network", "linear_map")]
-            photos.append(_line([_named(arm), *cells]))
-    return {"rendered": rendered, "photographs": photos}
-
-
-def _line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+    constant = held.get("constant", {})
+    rendered: list[list[object]] = [
+        [name, *constant[name].values(), None]
+        for name in ("mean pose", "mean points")
+        if name in constant
+    ]
+    photos: list[list[object]] = []
+    if "pck_of_linear_map" in constant:
+        photos.append(["mean places", None, constant["pck_of_linear_map"]])
+    for arm, record in ((arm, held[arm]) for arm in reversed(ARMS) if arm in held):
+        scores = [record["scores"][name] for name in COLUMNS]
+        rendered.append([_named(arm), *scores, record["core_minutes"]])
+        if "own_head" in record:
+            rendered.append([f"{_named(arm)}, own head", *record["own_head"].values(), None])
+        if "pck_of_network" in record:
+            photos.append([_named(arm), record["pck_of_network"], record["pck_of_linear_map"]])
+    seen = ["encoder", "its network of rendered people", "linear map fitted to the photographs"]
+    return {
+        "rendered": table(["head on", *COLUMNS.values(), "core-minutes"], rendered),
+        "photographs": table(seen, photos),
+    }
 
 
 def _named(arm: str) -> str:
@@ -239,9 +233,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     lines = given.out / "runs.jsonl"
-    records = (
-        [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    )
+    records = read_lines(lines)
     for arm in ("constant", *given.only):
         if arm in {record["arm"] for record in records}:
             continue
@@ -250,10 +242,9 @@ def main() -> None:
         else:
             record = run_arm(arm, given.student, out=given.out, steps=given.steps, pack=given.pack)
         records.append(record)
-        with lines.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        add_line(lines, record)
     made = tables(records)
-    print("\n".join(line for table in made.values() for line in [*table, ""]))
+    print("\n".join(line for lines in made.values() for line in [*lines, ""]))
     if given.results is not None:
         page = given.results / "people.md"
         page.write_text(filled(page.read_text(), made))

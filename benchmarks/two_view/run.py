@@ -11,7 +11,6 @@ printed and written with all numbers (`report.py`).
 """
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from alumnus.encoders import build_encoder
 from alumnus.finetuning.backbone import open_backbone
 from alumnus.miniworld.fit import SPEC
 from alumnus.runs import save_encoder
+from benchmarks.run_lines import add_line, read_lines
 from benchmarks.two_view import report, scores
 
 TEACHERS = ("miniworld-rooms", "miniworld-people", "miniworld-objects")
@@ -64,10 +64,10 @@ SHARED = (
 
 def sets(frames: str) -> dict[str, Set]:
     """By name."""
-    rooms = "miniworld:rooms:val,miniworld:rooms:test[:240]"
+    rooms = "miniworld:rooms:train[:4800],miniworld:rooms:test[:240]"
     return {
-        "rooms": Set(name="rooms", data=rooms, size_px=64, words=("steps=200",)),
-        "frames": Set(name="frames", data=frames, size_px=64, words=("steps=120",)),
+        "rooms": Set(name="rooms", data=rooms, size_px=64, words=("steps=1000",)),
+        "frames": Set(name="frames", data=frames, size_px=64, words=("steps=300",)),
     }
 
 
@@ -85,9 +85,7 @@ class Bench:
     @property
     def done(self) -> list[dict[str, Any]]:
         """The lines so far."""
-        if not self.lines.exists():
-            return []
-        return [json.loads(line) for line in self.lines.read_text().splitlines()]
+        return read_lines(self.lines)
 
     def has(self, key: Mapping[str, str]) -> bool:
         """Whether a line is of this arm."""
@@ -95,8 +93,7 @@ class Bench:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """One line more, then the table."""
-        with self.lines.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        add_line(self.lines, record)
         report.write(self.done, self.docs)
 
 

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks.result_pages import filled, spread, table
+from benchmarks.run_lines import read_lines
 
 STAGES = ("models", "choices", "headline", "ablations", "pools", "segmentation")
 TASKS = ("cifar10 k-NN", "cifar10 logistic", "clothing10 k-NN", "clothing10 logistic")
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/unic-cifar/runs.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     given = parser.parse_args()
-    records = [portable(json.loads(line)) for line in given.runs.read_text().splitlines()]
+    records = [portable(record) for record in read_lines(given.runs)]
     (given.out / "unic-cifar.json").write_text(json.dumps({"runs": records}, indent=1) + "\n")
     page = given.out / "unic-cifar.md"
     page.write_text(filled(page.read_text(), tables(records)))

@@ -32,6 +32,7 @@ from alumnus.evaluation.results import Results
 from alumnus.evaluation.suite import evaluate
 from alumnus.evaluation.tasks import EvalModel, TaskKind, TaskSpec
 from alumnus.runs import load_student
+from benchmarks.run_lines import add_line, read_lines
 
 TEACHERS = ("supervised", "contrastive", "masked")
 LITES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
@@ -267,11 +268,13 @@ def main() -> None:
     bench = Bench(given.packs, given.teachers, given.out)
     given.out.mkdir(parents=True, exist_ok=True)
     lines = given.out / "runs.jsonl"
-    done = {record["run"] for record in read(lines)}
+    done = {record["run"] for record in read_lines(lines)}
 
     tasks = bench.tasks()
     if "models" in given.only and "teachers" not in done:
-        add(lines, {"run": "teachers", "stage": "models", "scores": score(models(bench), tasks)})
+        add_line(
+            lines, {"run": "teachers", "stage": "models", "scores": score(models(bench), tasks)}
+        )
     for stage in given.only:
         for run in STAGES[stage]() if stage in STAGES else ():
             if run.name in done or given.match not in run.name:
@@ -283,22 +286,11 @@ def main() -> None:
             record["scores"] = score(student_rows(run, record["folder"]), columns)
             record["evaluation_minutes"] = round((time.monotonic() - began) / 60, 2)
             named = {"run": run.name, "stage": stage, "seed": run.seed, "teachers": run.teachers}
-            add(lines, {**named, **record})
+            add_line(lines, {**named, **record})
             log.info("%s  %s", run.name, record["scores"])
     if "segmentation" in given.only and "segmentation" not in done:
-        scores = segmentation(bench, read(lines))
-        add(lines, {"run": "segmentation", "stage": "segmentation", "scores": scores})
-
-
-def read(lines: Path) -> list[dict[str, Any]]:
-    """The records of finished runs."""
-    return [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-
-
-def add(lines: Path, record: Mapping[str, Any]) -> None:
-    """One more."""
-    with lines.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        scores = segmentation(bench, read_lines(lines))
+        add_line(lines, {"run": "segmentation", "stage": "segmentation", "scores": scores})
 
 
 if __name__ == "__main__":
