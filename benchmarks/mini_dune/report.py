@@ -24,6 +24,7 @@ PARETO = {  # groups of tasks, by the domain that their names begin with
     "all tasks": TEACHERS,
 }
 BASE = "base/transformer"
+WHOLE = ("headline/mini-dune", "longer/mini-dune")  # the recipe, for longer than the arms
 Record = dict[str, Any]
 Scores = Mapping[str, float]  # by task
 
@@ -106,11 +107,12 @@ def tables(records: Sequence[Record]) -> dict[str, list[str]]:
         return {}
     reference, arms = Reference(models[0]), by_arm(records)
     found: dict[str, list[str]] = {}
-    if headline := arms.get("headline/mini-dune"):
+    if headline := arms.get(WHOLE[0]):
         found["headline"] = headline_table(reference, headline)
     if BASE in arms:
         found["ablations"] = arm_table(reference, arms)
         found["bare"] = bare_table(reference, arms)
+        found["steps"] = steps_table(reference, arms)
     if swept := [r for r in records if r["stage"] == "resolution"]:
         found["resolution"] = resolution_table(swept)
     return found
@@ -137,7 +139,7 @@ def arm_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> lis
     """One row an arm: the bare student on every task, means of ratios, explained variance."""
     rows: list[list[object]] = []
     for name, seeds in sorted(arms.items(), key=lambda arm: arm[0] != BASE):
-        if name.startswith("headline"):
+        if name in WHOLE:
             continue
         label = f"**{name}**" if name == BASE else name
         rows.append(
@@ -164,6 +166,27 @@ def bare_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> li
         rows.append([f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name, *cells])
     header = [f"{group}, {kind}" for group in PARETO for kind in ("bare", "projected")]
     return table(["student", *header], rows)
+
+
+def steps_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One row a length of training: the projected student over the best teacher, by task."""
+    rows: list[list[object]] = []
+    for seeds in (arms[name] for name in (BASE, *WHOLE) if name in arms):
+        rows.append(
+            [
+                f"{seeds[0]['steps']:,} steps",
+                *(
+                    spread([reference.ratio(t, projected(r)[t]) for r in seeds], digits=3)
+                    for t in reference.tasks
+                ),
+                *(
+                    spread([r["held_out"][f"explained_variance/{name}"] for r in seeds], digits=3)
+                    for name in TEACHERS
+                ),
+            ]
+        )
+    explained = [f"explained variance, {name}" for name in TEACHERS]
+    return table(["trained for", *reference.header(), *explained], rows)
 
 
 def compared(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
@@ -219,7 +242,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
 
 
 def _draw_bars(axes: Any, reference: Reference, arms: Mapping[str, Sequence[Record]]) -> None:
-    seeds = arms.get("headline/mini-dune", arms[BASE])
+    seeds = arms.get(WHOLE[0], arms[BASE])
     rows: dict[str, list[Scores]] = {name: [reference.scores[name]] for name in TEACHERS}
     rows |= {"student, bare": [bare(r) for r in seeds]}
     rows |= {"student, projected": [projected(r) for r in seeds]}

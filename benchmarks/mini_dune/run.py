@@ -3,8 +3,8 @@
     python -m benchmarks.mini_dune.run [--only STAGE ...] [--match WORD] [--jobs 1]
         [--teacher rooms=PATH ...] [--images N] [--out runs/mini-dune]
 
-Stages: models (teachers, an untrained encoder), headline, base, projectors, standardisation,
-dropping, sharing, width, sizes, bare, pools, resolution (after headline).
+Stages: models (teachers, an untrained encoder), headline, base, longer, projectors,
+standardisation, dropping, sharing, width, sizes, bare, pools, resolution (after headline).
 
 Each arm is `alumnus distill mini-dune` with other words, evaluated bare and projected, in a process
 of its own with one thread; it adds a line to OUT/runs.jsonl. What has one is skipped, and an arm
@@ -54,7 +54,8 @@ SIZES_PX = (48, 64, 96, 128)
 FIT, TEST, SWEPT_FIT, SWEPT_TEST = 960, 960, 960, 480  # pictures
 TRIALS = 8  # of the search for C
 HEAD_STEPS = 300  # of linear segmentation and depth
-SHORT_STEPS = 300  # of all arms but the headline
+SHORT_STEPS = 300  # of all arms but the headline and the longer one
+LONG_STEPS = 4000
 SEEDS = range(3)
 CPU = torch.device("cpu")
 
@@ -114,6 +115,7 @@ def arms() -> list[Arm]:
     return [
         *seeds(Arm(stage="headline", name="mini-dune", steps=None)),
         *seeds(Arm(stage="base", name="transformer")),
+        Arm(stage="longer", name="mini-dune", steps=LONG_STEPS),
         *(
             Arm(stage=stage, name=name, words=words)
             for stage, of_stage in changed.items()

@@ -10,8 +10,9 @@ from benchmarks.result_pages import filled, table
 COLUMNS = {  # of the table, and digits
     "auc20_pointmaps": ("AUC@20", 1),
     "auc10_pointmaps": ("AUC@10", 1),
-    "auc5_pointmaps": ("AUC@5", 1),
     "auc20_pnp": ("AUC@20, PnP", 1),
+    "auc20_matches": ("AUC@20, matches", 1),
+    "auc10_matches": ("AUC@10, matches", 1),
     "delta1": ("depth delta1", 1),
     "abs_rel": ("AbsRel ↓", 3),
     "other_points_m": ("points of view 2, m ↓", 2),

@@ -1,4 +1,4 @@
-"""What a two-view network makes of the test pairs of a set: depth, matches, poses by two ways.
+"""What a two-view network makes of the test pairs of a set: depth, matches, poses by three ways.
 
 Axes: B pairs, H W pixels.
 """
@@ -24,7 +24,8 @@ from alumnus.finetuning.two_view.pairing import find_pairs, split_pairs
 from alumnus.heads.two_view import ViewPrediction
 from alumnus.heads.two_view.pairs import ViewPairs
 from alumnus.images import normalised
-from alumnus.scenes.poses import RelativePose, pose_from_points
+from alumnus.scenes.pointmaps import matched
+from alumnus.scenes.poses import RelativePose, pose_from_matches, pose_from_points
 
 SURE = 0.5  # share of the pixels, the most confident, whose points PnP sees
 MOST = 400  # points that a pose is estimated from
@@ -75,7 +76,7 @@ def test_pairs(config: FinetuneConfig) -> ViewPairs:
 
 
 def of_result(result: FinetuneResult, words: Sequence[str]) -> Scores:
-    """Of a head just trained: what the command measured, and poses by PnP."""
+    """Of a head just trained: what the command measured, and poses by PnP and by matches."""
     [task] = result.results.tasks
     [model] = (m.name for m in result.results.models if m.kind == "student")
     details = result.results.scores[task.name][model].details
@@ -85,7 +86,7 @@ def of_result(result: FinetuneResult, words: Sequence[str]) -> Scores:
 
 
 def scored(views: Views, pairs: ViewPairs) -> Scores:
-    """Percent, and metres; `auc*` by aligning pointmaps, and by PnP."""
+    """Percent, and metres; `auc*` by aligning pointmaps, by PnP and by matches."""
     found = {
         name: 100 * value if name in PERCENT else value
         for name, value in pair_scores(views, pairs).items()
@@ -100,14 +101,20 @@ def scored(views: Views, pairs: ViewPairs) -> Scores:
 
 
 def solved_poses(views: Views, pairs: ViewPairs) -> Scores:
-    """AUC of the poses that PnP gives, from the points of view 2 in the frame of camera 1."""
-    found = []
+    """AUC of the poses of matches, and of PnP: points of view 2 in the frame of camera 1."""
+    by_pnp, by_matches = [], []
     for start in range(0, len(pairs), BATCH):
         batch = pairs.at(slice(start, start + BATCH))
-        _first, second = views(batch.images)
-        found += [_pnp(second, batch.K[k, 1], k) for k in range(len(batch))]
-    scores = pose_scores(_stacked(found), true_poses(pairs))
-    return {f"{name}_pnp": value for name, value in scores.items()}
+        first, second = views(batch.images)
+        by_pnp += [_pnp(second, batch.K[k, 1], k) for k in range(len(batch))]
+        by_matches += [_matched(first, second, batch.K[k], k) for k in range(len(batch))]
+    truth = true_poses(pairs)
+    ways = {"pnp": by_pnp, "matches": by_matches}
+    return {
+        f"{name}_{way}": value
+        for way, found in ways.items()
+        for name, value in pose_scores(_stacked(found), truth).items()
+    }
 
 
 def _pnp(view: ViewPrediction, K: Tensor, k: int) -> RelativePose | None:
@@ -119,6 +126,15 @@ def _pnp(view: ViewPrediction, K: Tensor, k: int) -> RelativePose | None:
     return pose_from_points(
         view.points[k, v, u].numpy(), pixels.numpy(), K2=K.numpy(), within_px=WITHIN_PX
     )
+
+
+def _matched(
+    first: ViewPrediction, second: ViewPrediction, K: Tensor, k: int
+) -> RelativePose | None:
+    """The pose of the essential matrix of the reciprocal matches."""
+    pixels = matched(first, second, k)
+    here, there = (x.numpy() + 0.5 for x in pixels)
+    return pose_from_matches(here, there, K1=K[0].numpy(), K2=K[1].numpy())
 
 
 def _stacked(poses: Sequence[RelativePose | None]) -> Poses:
