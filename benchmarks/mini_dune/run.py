@@ -90,10 +90,7 @@ def arms() -> list[Arm]:
     transformer = "projector={{kind: transformer, {}}}".format
     ladder = "projector={kind: ladder, hidden_dim: 128, last_hidden_dim: 512}"
     changed: dict[str, dict[str, tuple[str, ...]]] = {
-        "projectors": {
-            "mlp": ("projector={kind: mlp, hidden_dim: 512}",),
-            "linear": ("projector={kind: linear}",),
-        },
+        "projectors": {"mlp": ("projector={kind: mlp, hidden_dim: 512}",)},
         "standardisation": {
             kind: (f"standardize.kind={kind}",) for kind in ("none", "running", "frozen", "phi-s")
         },
@@ -116,6 +113,7 @@ def arms() -> list[Arm]:
         *seeds(Arm(stage="headline", name="mini-dune", steps=None)),
         *seeds(Arm(stage="base", name="transformer")),
         Arm(stage="longer", name="mini-dune", steps=LONG_STEPS),
+        *seeds(Arm(stage="projectors", name="linear", words=("projector={kind: linear}",))),
         *(
             Arm(stage=stage, name=name, words=words)
             for stage, of_stage in changed.items()
