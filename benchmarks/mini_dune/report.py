@@ -24,7 +24,8 @@ PARETO = {  # groups of tasks, by the domain that their names begin with
     "all tasks": TEACHERS,
 }
 BASE = "base/transformer"
-WHOLE = ("headline/mini-dune", "longer/mini-dune")  # the recipe, for longer than the arms
+HEADLINE, LONGER = "headline/mini-dune", "longer/mini-dune"
+WHOLE = {HEADLINE: "transformer", LONGER: "transformer", "longer/linear": "linear"}  # projectors
 Record = dict[str, Any]
 Scores = Mapping[str, float]  # by task
 
@@ -107,7 +108,7 @@ def tables(records: Sequence[Record]) -> dict[str, list[str]]:
         return {}
     reference, arms = Reference(models[0]), by_arm(records)
     found: dict[str, list[str]] = {}
-    if headline := arms.get(WHOLE[0]):
+    if headline := arms.get(HEADLINE):
         found["headline"] = headline_table(reference, headline)
     if BASE in arms:
         found["ablations"] = arm_table(reference, arms)
@@ -157,7 +158,7 @@ def arm_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> lis
 def bare_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
     """Bare and projected in terms of the best teacher, for groups of tasks."""
     rows = []
-    for name, seeds in compared(arms).items():
+    for name, seeds in {**compared(arms), **trained_for_longer(arms)}.items():
         cells = [
             spread([reference.mean_ratio(of(r), domains) for r in seeds], digits=3)
             for domains in PARETO.values()
@@ -169,24 +170,16 @@ def bare_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> li
 
 
 def steps_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
-    """One row a length of training: the projected student over the best teacher, by task."""
+    """One row a length of training, projected and bare: the student over the best teacher."""
+    trained = [arms[name] for name in (BASE, HEADLINE, LONGER) if name in arms]
     rows: list[list[object]] = []
-    for seeds in (arms[name] for name in (BASE, *WHOLE) if name in arms):
-        rows.append(
-            [
-                f"{seeds[0]['steps']:,} steps",
-                *(
-                    spread([reference.ratio(t, projected(r)[t]) for r in seeds], digits=3)
-                    for t in reference.tasks
-                ),
-                *(
-                    spread([r["held_out"][f"explained_variance/{name}"] for r in seeds], digits=3)
-                    for name in TEACHERS
-                ),
-            ]
-        )
-    explained = [f"explained variance, {name}" for name in TEACHERS]
-    return table(["trained for", *reference.header(), *explained], rows)
+    for label, of in (("projected", projected), ("bare", bare)):
+        for seeds in trained:
+            ratios = [[reference.ratio(t, of(r)[t]) for r in seeds] for t in reference.tasks]
+            explained = [r["held_out"]["explained_variance"] for r in seeds]
+            cells = [spread(values, digits=3) for values in (*ratios, explained)]
+            rows.append([f"{label}, {seeds[0]['steps']:,} steps", *cells])
+    return table(["student", *reference.header(), "explained variance"], rows)
 
 
 def compared(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
@@ -197,6 +190,15 @@ def compared(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]
         if stage in ("projectors", "bare"):
             named[word] = seeds
     return named
+
+
+def trained_for_longer(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
+    """Those that are not short, by projector and steps."""
+    return {
+        f"{projector}, {arms[name][0]['steps']:,} steps": arms[name]
+        for name, projector in WHOLE.items()
+        if name in arms
+    }
 
 
 def resolution_table(swept: Sequence[Record]) -> list[str]:
@@ -222,27 +224,28 @@ def _plain(task: str) -> str:
 
 
 def draw(records: Sequence[Record], path: Path) -> None:
-    """Above: every model over the best teacher of each task. Below: bare against projected."""
+    """Every model over the best teacher of each task; bare against projected, short and longer."""
     models = [r for r in records if r["stage"] == "models"]
     arms = by_arm(records)
     if not models or BASE not in arms:
         return
     mpl.use("Agg")
     reference = Reference(models[0])
-    figure = plt.figure(figsize=(11, 9))
-    grid = figure.add_gridspec(2, len(PARETO))
+    figure = plt.figure(figsize=(11, 12))
+    grid = figure.add_gridspec(3, len(PARETO))
     _draw_bars(figure.add_subplot(grid[0, :]), reference, arms)
-    for column, (group, domains) in enumerate(PARETO.items()):
-        axes = figure.add_subplot(grid[1, column])
-        _draw_pareto(axes, reference, compared(arms), domains)
-        axes.set_title(group, fontsize=10)
-    figure.axes[-1].legend(fontsize=7, loc="best")
+    for row, drawn in enumerate((compared(arms), trained_for_longer(arms)), 1):
+        for column, (group, domains) in enumerate(PARETO.items() if drawn else ()):
+            axes = figure.add_subplot(grid[row, column])
+            _draw_pareto(axes, reference, drawn, domains)
+            axes.set_title(group, fontsize=10)
+        figure.axes[-1].legend(fontsize=7, loc="best")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
 
 def _draw_bars(axes: Any, reference: Reference, arms: Mapping[str, Sequence[Record]]) -> None:
-    seeds = arms.get(WHOLE[0], arms[BASE])
+    seeds = arms.get(HEADLINE, arms[BASE])
     rows: dict[str, list[Scores]] = {name: [reference.scores[name]] for name in TEACHERS}
     rows |= {"student, bare": [bare(r) for r in seeds]}
     rows |= {"student, projected": [projected(r) for r in seeds]}

@@ -88,6 +88,7 @@ def seeds(arm: Arm) -> list[Arm]:
 def arms() -> list[Arm]:
     """All distillations, the most wanted first."""
     transformer = "projector={{kind: transformer, {}}}".format
+    linear = ("projector={kind: linear}",)
     ladder = "projector={kind: ladder, hidden_dim: 128, last_hidden_dim: 512}"
     changed: dict[str, dict[str, tuple[str, ...]]] = {
         "projectors": {"mlp": ("projector={kind: mlp, hidden_dim: 512}",)},
@@ -113,7 +114,8 @@ def arms() -> list[Arm]:
         *seeds(Arm(stage="headline", name="mini-dune", steps=None)),
         *seeds(Arm(stage="base", name="transformer")),
         Arm(stage="longer", name="mini-dune", steps=LONG_STEPS),
-        *seeds(Arm(stage="projectors", name="linear", words=("projector={kind: linear}",))),
+        Arm(stage="longer", name="linear", words=linear, steps=None),
+        *seeds(Arm(stage="projectors", name="linear", words=linear)),
         *(
             Arm(stage=stage, name=name, words=words)
             for stage, of_stage in changed.items()
