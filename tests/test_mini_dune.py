@@ -69,7 +69,7 @@ def test_every_task_reads_as_the_command_line_has_it() -> None:
 def record(run: str, scores: dict[str, dict[str, float]], **more: Any) -> dict[str, Any]:
     stage, _, rest = run.partition("/")
     name, _, seed = rest.partition("/seed")
-    named = {"name": name, "seed": int(seed)} if seed else {}
+    named = {"name": name, "seed": int(seed), "steps": 300} if seed else {}
     held_out = {"explained_variance": 0.5}
     return {"run": run, "stage": stage, "scores": scores, "held_out": held_out, **named, **more}
 
@@ -114,7 +114,10 @@ def test_tables_have_the_spread_over_seeds_and_fit_the_page() -> None:
     swept = {"student": {"objects@96 k-NN": 30.0}, "constant": {"objects@96 k-NN": 2.0}}
     records = [*lines([38.0, 42.0]), record("resolution/96", swept, size_px=96)]
     tables = report.tables(records)
-    assert set(tables) == {"headline", "bare", "ablations", "resolution"}
+    assert set(tables) == {"headline", "steps", "bare", "ablations", "resolution"}
+    assert "| bare, 300 steps | 0.500 ± 0.035 | 0.800 ± 0.000 | 0.800 ± 0.000 |" in "".join(
+        tables["steps"]
+    )
     assert "| student, bare | 40.0 ± 2.8 | 40.0 ± 0.0 | 125.0 ± 0.0 |" in tables["headline"]
     assert "| student | 96 | 30.0 |" in tables["resolution"]
     page = filled(page, tables)
