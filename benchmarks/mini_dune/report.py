@@ -187,8 +187,8 @@ def compared(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]
     named = {"transformer (base)": arms[BASE]}
     for name, seeds in arms.items():
         stage, _, word = name.partition("/")
-        if stage in ("projectors", "bare"):
-            named[word] = seeds
+        if stage in ("projectors", "bare", "sharing"):
+            named[f"{stage}: {word}" if stage == "sharing" else word] = seeds
     return named
 
 

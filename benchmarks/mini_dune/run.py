@@ -96,7 +96,6 @@ def arms() -> list[Arm]:
             kind: (f"standardize.kind={kind}",) for kind in ("none", "running", "frozen", "phi-s")
         },
         "dropping": {"p 0": ("balance.drop_p=0",)},
-        "sharing": {kind: (f"balance.sharing={kind}",) for kind in ("own", "own+generic")},
         "width": {"half": ("student.dim=64", "student.num_heads=2")},
         "sizes": {"48 to 96 px": ("data.sizes=[48,64,80,96]", "cache.enabled=false")},
     }
@@ -116,6 +115,11 @@ def arms() -> list[Arm]:
         Arm(stage="longer", name="mini-dune", steps=LONG_STEPS),
         Arm(stage="longer", name="linear", words=linear, steps=None),
         *seeds(Arm(stage="projectors", name="linear", words=linear)),
+        *(
+            arm
+            for kind in ("own", "own+generic")
+            for arm in seeds(Arm(stage="sharing", name=kind, words=(f"balance.sharing={kind}",)))
+        ),
         *(
             Arm(stage=stage, name=name, words=words)
             for stage, of_stage in changed.items()
@@ -335,7 +339,7 @@ def run_resolution(bench: Bench) -> None:
         name: held[key]["folder"]
         for name, key in {
             "student": "headline/mini-dune/seed0",
-            "student of 500 steps": "base/transformer/seed0",
+            f"student of {SHORT_STEPS} steps": "base/transformer/seed0",
             "student of drawn sizes": "sizes/48 to 96 px/seed0",
         }.items()
         if key in held
