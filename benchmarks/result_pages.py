@@ -1,9 +1,37 @@
 """Pages of docs/results: tables of a benchmark's runs, between marks in the text."""
 
+import argparse
+import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-__all__ = ["filled", "spread", "table"]
+from benchmarks.run_lines import read_lines
+
+__all__ = ["Record", "filled", "spread", "table", "write_report"]
+
+Record = dict[str, Any]
+
+
+def write_report(
+    name: str,
+    *,
+    about: str,
+    portable: Callable[[Record], Record],
+    tables: Callable[[Sequence[Record]], Mapping[str, list[str]]],
+    draw: Callable[[Sequence[Record], Path], None],
+) -> None:
+    """The command line of a benchmark's report: NAME.json, the tables of NAME.md, NAME.png."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--runs", type=Path, default=Path(f"runs/{name}/runs.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    given = parser.parse_args()
+    records = [portable(record) for record in read_lines(given.runs)]
+    (given.out / f"{name}.json").write_text(json.dumps({"runs": records}, indent=1) + "\n")
+    page = given.out / f"{name}.md"
+    page.write_text(filled(page.read_text(), tables(records)))
+    draw(records, given.out / f"{name}.png")
 
 
 def filled(page: str, texts: Mapping[str, list[str]]) -> str:

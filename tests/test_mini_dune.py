@@ -115,8 +115,9 @@ def test_tables_have_the_spread_over_seeds_and_fit_the_page() -> None:
     records = [*lines([38.0, 42.0]), record("resolution/96", swept, size_px=96)]
     tables = report.tables(records)
     assert set(tables) == {"headline", "steps", "bare", "ablations", "resolution"}
-    assert "| bare, 300 steps | 0.500 ± 0.035 | 0.800 ± 0.000 | 0.800 ± 0.000 |" in "".join(
-        tables["steps"]
+    assert (
+        "| bare, 300 steps (2 seeds) | 0.500 ± 0.035 | 0.800 ± 0.000 | 0.800 ± 0.000 |"
+        in "".join(tables["steps"])
     )
     assert "| student, bare | 40.0 ± 2.8 | 40.0 ± 0.0 | 125.0 ± 0.0 |" in tables["headline"]
     assert "| student | 96 | 30.0 |" in tables["resolution"]

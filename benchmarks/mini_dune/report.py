@@ -3,8 +3,6 @@
 python -m benchmarks.mini_dune.report [--runs runs/mini-dune/runs.jsonl] [--out docs/results]
 """
 
-import argparse
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from benchmarks.result_pages import filled, spread, table
-from benchmarks.run_lines import read_lines
+from benchmarks.result_pages import Record, spread, table, write_report
 
 TEACHERS = ("objects", "rooms", "people")
 BASELINES = ("constant",)
@@ -25,22 +22,21 @@ PARETO = {  # groups of tasks, by the domain that their names begin with
 }
 BASE = "base/transformer"
 HEADLINE, LONGER = "headline/mini-dune", "longer/mini-dune"
-WHOLE = {HEADLINE: "transformer", LONGER: "transformer", "longer/linear": "linear"}  # projectors
-Record = dict[str, Any]
+GENERIC = "sharing/own+generic"
+WHOLE = {  # arms that are not short, and what they have otherwise than the recipe
+    HEADLINE: "",
+    LONGER: "",
+    "longer/own+generic": "own+generic, ",
+    "longer/linear": "linear, ",
+}
+LENGTHS = {BASE: "", GENERIC: "own+generic, ", **WHOLE}
 Scores = Mapping[str, float]  # by task
 
 
 def main() -> None:
     """Write all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/mini-dune/runs.jsonl"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    given = parser.parse_args()
-    records = [portable(record) for record in read_lines(given.runs)]
-    (given.out / "mini-dune.json").write_text(json.dumps({"runs": records}, indent=1) + "\n")
-    page = given.out / "mini-dune.md"
-    page.write_text(filled(page.read_text(), tables(records)))
-    draw(records, given.out / "mini-dune.png")
+    about = __doc__.splitlines()[0]
+    write_report("mini-dune", about=about, portable=portable, tables=tables, draw=draw)
 
 
 def portable(record: Record) -> Record:
@@ -139,7 +135,7 @@ def headline_table(reference: Reference, seeds: Sequence[Record]) -> list[str]:
 def arm_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
     """One row an arm: the bare student on every task, means of ratios, explained variance."""
     rows: list[list[object]] = []
-    for name, seeds in sorted(arms.items(), key=lambda arm: arm[0] != BASE):
+    for name, seeds in sorted(arms.items(), key=lambda arm: (arm[0] != BASE, _stage(arm[0]))):
         if name in WHOLE:
             continue
         label = f"**{name}**" if name == BASE else name
@@ -155,30 +151,39 @@ def arm_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> lis
     return table(header, rows)
 
 
+def _stage(name: str) -> str:
+    return name.partition("/")[0]
+
+
 def bare_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
     """Bare and projected in terms of the best teacher, for groups of tasks."""
     rows = []
-    for name, seeds in {**compared(arms), **trained_for_longer(arms)}.items():
+    named = {
+        f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name: seeds
+        for name, seeds in compared(arms).items()
+    }
+    for name, seeds in {**named, **trained_for_longer(arms)}.items():
         cells = [
             spread([reference.mean_ratio(of(r), domains) for r in seeds], digits=3)
             for domains in PARETO.values()
             for of in (bare, projected)
         ]
-        rows.append([f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name, *cells])
+        rows.append([name, *cells])
     header = [f"{group}, {kind}" for group in PARETO for kind in ("bare", "projected")]
     return table(["student", *header], rows)
 
 
 def steps_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
     """One row a length of training, projected and bare: the student over the best teacher."""
-    trained = [arms[name] for name in (BASE, HEADLINE, LONGER) if name in arms]
     rows: list[list[object]] = []
     for label, of in (("projected", projected), ("bare", bare)):
-        for seeds in trained:
+        for name, otherwise in LENGTHS.items():
+            if not (seeds := arms.get(name)):
+                continue
             ratios = [[reference.ratio(t, of(r)[t]) for r in seeds] for t in reference.tasks]
             explained = [r["held_out"]["explained_variance"] for r in seeds]
             cells = [spread(values, digits=3) for values in (*ratios, explained)]
-            rows.append([f"{label}, {seeds[0]['steps']:,} steps", *cells])
+            rows.append([f"{label}, {otherwise}{_steps(seeds)}", *cells])
     return table(["student", *reference.header(), "explained variance"], rows)
 
 
@@ -193,12 +198,16 @@ def compared(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]
 
 
 def trained_for_longer(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
-    """Those that are not short, by projector and steps."""
+    """Those that are not short, by what they have otherwise, and steps."""
     return {
-        f"{projector}, {arms[name][0]['steps']:,} steps": arms[name]
-        for name, projector in WHOLE.items()
+        f"{otherwise}{_steps(arms[name])}": arms[name]
+        for name, otherwise in WHOLE.items()
         if name in arms
     }
+
+
+def _steps(seeds: Sequence[Record]) -> str:
+    return f"{seeds[0]['steps']:,} steps" + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
 
 
 def resolution_table(swept: Sequence[Record]) -> list[str]:

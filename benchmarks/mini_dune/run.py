@@ -54,7 +54,7 @@ SIZES_PX = (48, 64, 96, 128)
 FIT, TEST, SWEPT_FIT, SWEPT_TEST = 960, 960, 960, 480  # pictures
 TRIALS = 8  # of the search for C
 HEAD_STEPS = 300  # of linear segmentation and depth
-SHORT_STEPS = 300  # of all arms but the headline and the longer one
+SHORT_STEPS = 300  # of ablations
 LONG_STEPS = 4000
 SEEDS = range(3)
 CPU = torch.device("cpu")
@@ -89,6 +89,7 @@ def arms() -> list[Arm]:
     """All distillations, the most wanted first."""
     transformer = "projector={{kind: transformer, {}}}".format
     linear = ("projector={kind: linear}",)
+    asked = {kind: (f"balance.sharing={kind}",) for kind in ("own", "own+generic")}
     ladder = "projector={kind: ladder, hidden_dim: 128, last_hidden_dim: 512}"
     changed: dict[str, dict[str, tuple[str, ...]]] = {
         "projectors": {"mlp": ("projector={kind: mlp, hidden_dim: 512}",)},
@@ -114,11 +115,12 @@ def arms() -> list[Arm]:
         *seeds(Arm(stage="base", name="transformer")),
         Arm(stage="longer", name="mini-dune", steps=LONG_STEPS),
         Arm(stage="longer", name="linear", words=linear, steps=None),
+        *seeds(Arm(stage="longer", name="own+generic", words=asked["own+generic"], steps=None)),
         *seeds(Arm(stage="projectors", name="linear", words=linear)),
         *(
             arm
-            for kind in ("own", "own+generic")
-            for arm in seeds(Arm(stage="sharing", name=kind, words=(f"balance.sharing={kind}",)))
+            for kind, words in asked.items()
+            for arm in seeds(Arm(stage="sharing", name=kind, words=words))
         ),
         *(
             Arm(stage=stage, name=name, words=words)

@@ -3,36 +3,24 @@
 python -m benchmarks.unic_cifar.report [--runs runs/unic-cifar/runs.jsonl] [--out docs/results]
 """
 
-import argparse
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from benchmarks.result_pages import filled, spread, table
-from benchmarks.run_lines import read_lines
+from benchmarks.result_pages import Record, spread, table, write_report
 
 STAGES = ("models", "choices", "headline", "ablations", "pools", "segmentation")
 TASKS = ("cifar10 k-NN", "cifar10 logistic", "clothing10 k-NN", "clothing10 logistic")
 MEAN = "explained_variance"
-Record = dict[str, Any]
 
 
 def main() -> None:
     """Write all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/unic-cifar/runs.jsonl"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    given = parser.parse_args()
-    records = [portable(record) for record in read_lines(given.runs)]
-    (given.out / "unic-cifar.json").write_text(json.dumps({"runs": records}, indent=1) + "\n")
-    page = given.out / "unic-cifar.md"
-    page.write_text(filled(page.read_text(), tables(records)))
-    draw(records, given.out / "unic-cifar.png")
+    about = __doc__.splitlines()[0]
+    write_report("unic-cifar", about=about, portable=portable, tables=tables, draw=draw)
 
 
 def portable(record: Record) -> Record:

@@ -3,8 +3,8 @@
 A ViT of 1.3 M parameters and a small head in the manner of Multi-HMR learn from rendered people
 with labels: the cell that the head joint is in, and from that cell's query the rotations of all
 bones, the shape and the depth, under the published losses. Linear read-outs of the patches
-(`people_readouts`) make it learn sooner. The default of 12,000 steps takes about an hour of one
-core; `weights/people/card.md` states what it reaches. For the loop see `fit`.
+(`people_readouts`) make it learn sooner. The default of 12,000 steps takes one to one and
+a half hours of one core; `weights/people/card.md` states what it reaches. For the loop see `fit`.
 """
 
 from dataclasses import asdict
