@@ -21,7 +21,7 @@ from alumnus.teachers import TeacherPool
 from alumnus.training.checkpoint import Checkpoints
 from alumnus.training.distributed import World, join_world
 from alumnus.training.loop import Interval, NonFiniteError, Trainer
-from alumnus.training.sharding import whole
+from alumnus.training.sharding import local_part, whole
 from forked import started
 
 PATIENCE_S = 240
@@ -95,7 +95,8 @@ def run_case(case: Case, world: World) -> None:
     cpu = torch.device("cpu")
     run = assembly.build_distillation(config, student, teachers, images, device=cpu, world=world)
     run.standardizers.to(dtype)
-    run.teachers = TeacherPool(teachers, student.encoder.patch_size)
+    pool = TeacherPool(teachers, student.encoder.patch_size)
+    run.teachers = assembly.build_targets(config, pool, None, cpu, world)
     positions: list[list[int]] = []
 
     def batches(position: int) -> Iterator[Batch]:
@@ -139,7 +140,8 @@ def run_case(case: Case, world: World) -> None:
     folder = Path(case.folder)
     if world.is_first:
         save_file(state, folder / f"{case.name}.safetensors")
-    record = {"positions": positions, "losses": losses}
+    held = [local_part(p).numel() for teacher in teachers.values() for p in teacher.parameters()]
+    record = {"positions": positions, "losses": losses, "teacher_weights": sum(held)}
     (folder / f"{case.name}.{world.rank}.json").write_text(json.dumps(record))
 
 

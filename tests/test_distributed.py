@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 import toys
 from alumnus import api
+from alumnus.evaluation.results import Results
 from alumnus.training.distributed import World
 from rank_runs import STEPS, Case, run_case, run_together
 from torchrun import started
@@ -74,6 +76,12 @@ def trained(place: Path) -> Path:
         words = [f"train.parallel={parallel}", *KINDS["uncertainty"]]
         before = case_of(place, f"before-{parallel}", *words, steps=3)
         by_ranks[2] += [before, replace(before, name=f"bad-{parallel}", steps=6, poison=3)]
+    words = [
+        *KINDS["sum"],
+        "teachers={red: {model: 'python:toys:red'}, vit: {model: 'python:toys:vit'}}",
+    ]
+    run_case(case_of(place, "whole-teachers", *words), World())
+    by_ranks[2].append(case_of(place, "sharded-teachers", "train.shard_teachers=true", *words))
     run_together(2, by_ranks[2], place)
     for parallel in ("ddp", "fsdp2"):
         words = [f"train.parallel={parallel}", *KINDS["released"]]
@@ -96,8 +104,8 @@ def differ(place: Path, a: str, b: str) -> float:
     return max(float((ours[name].double() - theirs[name].double()).abs().max()) for name in ours)
 
 
-def record(place: Path, name: str, rank: int = 0) -> dict[str, list[list[float]]]:
-    loaded: dict[str, list[list[float]]] = json.loads((place / f"{name}.{rank}.json").read_text())
+def record(place: Path, name: str, rank: int = 0) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((place / f"{name}.{rank}.json").read_text())
     return loaded
 
 
@@ -140,6 +148,34 @@ def test_a_sharded_checkpoint_has_a_file_from_each_process_and_no_pickle(trained
     folder = trained / "checkpoints" / "fsdp2" / f"step-{STEPS // 2:08d}"
     endings = sorted(path.suffix for path in folder.iterdir())
     assert endings == [".json", ".safetensors", ".safetensors"]
+
+
+def test_teachers_may_be_sharded_too(trained: Path) -> None:
+    assert differ(trained, "sharded-teachers", "whole-teachers") < 1e-9
+    whole = record(trained, "whole-teachers")["teacher_weights"]
+    parts = [record(trained, "sharded-teachers", rank)["teacher_weights"] for rank in range(2)]
+    # what is in no block is put together by the first batch and stays so
+    assert 0.5 * whole < parts[0] == parts[1] < 0.7 * whole
+
+
+def test_sharded_teachers_are_looked_at_during_and_after_the_run(place: Path) -> None:
+    words = [
+        *case_of(place, "looks").words,
+        "teachers={vit: {model: 'python:toys:vit'}}",
+        "standardize.kind=batch",
+        f"train.knn={place / 'photos'}",
+        f"evaluate.tasks=[knn={place / 'photos'}]",
+    ]
+    ours = [*words, "train.parallel=fsdp2", "train.shard_teachers=true", f"out={place / 'parts'}"]
+    run = started(2, ["-m", "alumnus", "distill", str(place / "toy.yaml"), *ours])
+    said, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, said
+    theirs = api.distill(str(place / "toy.yaml"), *words, f"out={place / 'wholes'}")
+    found = Results.load(place / "parts/evaluation/results.json")
+    assert theirs.results is not None
+    assert found.scores["photos k-NN"]["vit"] == theirs.results.scores["photos k-NN"]["vit"]
+    looks = [line for line in said.splitlines() if "k-NN" in line and "(vit" in line]
+    assert looks, said
 
 
 def test_a_process_that_dies_ends_the_others_and_one_alone_can_go_on(

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.tokens import EncoderOutput, Tokens
 from image_files import write_folder
 from tiny_teachers import PatchMean
@@ -73,6 +74,17 @@ class _Allergic(PatchMean):
 def allergic() -> nn.Module:
     """One whose patches are not finite on a white picture."""
     return _Allergic(dim=6, patch_size=8, seed=6)
+
+
+def vit() -> nn.Module:
+    """One of blocks, some of whose tensors cannot be halved."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network: nn.Module = build_encoder(
+            EncoderSpec(model="vit", dim=12, depth=3, num_heads=3, patch_size=8, image_size=16)
+        )
+    network.temperature = nn.Parameter(torch.tensor(1.0))  # as CLIP has one
+    return network
 
 
 class _Convolution(nn.Module):

@@ -323,6 +323,9 @@ class TrainSection(Section):
     parallel: Literal["ddp", "fsdp2"] = Field(
         "ddp", description="under torchrun: whole students, or sharded ones for large students"
     )
+    shard_teachers: bool = Field(
+        False, description="under torchrun: live teachers sharded too, for large ones"
+    )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of an average of the student's weights, the result"
     )
@@ -464,6 +467,18 @@ def conflicts(config: RunConfig) -> Iterator[Problem]:
             "balance.weights=gradnorm needs the gradient of a whole weight, which "
             "train.parallel=fsdp2 keeps in parts: take ddp, or other weights",
             ("balance.weights", "train.parallel"),
+        )
+    if config.train.shard_teachers and config.cache.enabled:
+        yield Problem(
+            "train.shard_teachers spreads teachers that run in every step, but a feature cache is "
+            "filled by the first process alone: take one of them",
+            ("train.shard_teachers", "cache.enabled"),
+        )
+    if config.train.shard_teachers and config.train.compile:
+        yield Problem(
+            "train.compile compiles each teacher whole, which train.shard_teachers keeps in parts: "
+            "take one of them",
+            ("train.shard_teachers", "train.compile"),
         )
     low, high = config.data.augment.crop_scale
     if not 0 < low <= high <= 1:

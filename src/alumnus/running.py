@@ -22,7 +22,6 @@ from alumnus.evaluation.tasks import TaskSpec
 from alumnus.report.table import plain, results_table
 from alumnus.run_folder import RunFolder
 from alumnus.runs import load_student, save_encoder, save_student
-from alumnus.standardize import Standardizers
 from alumnus.student import Student, StudentSpec, build_student
 from alumnus.teachers import FeatureCache, Teacher, TeacherPool
 from alumnus.training.checkpoint import Checkpoints, write_atomically
@@ -152,9 +151,9 @@ def run_config(
         run.teachers = assembly.build_targets(config, parts.pool, parts.features, device, world)
         steps, loss = _train(parts, folder, world, resume=resume, also=on_interval)
         tensors = _whole_tensors(run)
-        results = world.first_alone(
-            partial(_finish, config, folder, parts.spec, tensors, teachers, parts.tasks, device)
-        )
+        world.first_alone(partial(_save, config, folder, parts.spec, tensors, teachers))
+        look = partial(_evaluate, config, folder, teachers, parts.tasks, device, world)
+        results = look() if config.train.shard_teachers else world.first_alone(look)
     return DistillResult(folder.path, steps, loss, results)
 
 
@@ -269,33 +268,18 @@ def _whole_tensors(run: Distillation) -> dict[str, torch.Tensor]:
     }
 
 
-def _finish(
+def _save(
     config: RunConfig,
     folder: RunFolder,
     spec: StudentSpec,
     tensors: Mapping[str, torch.Tensor],
     teachers: Mapping[str, Teacher],
-    tasks: Sequence[TaskSpec],
-    device: torch.device,
-) -> Results | None:
-    """Save the student and evaluate it."""
+) -> None:
     student = build_student(spec)
     standardizers = assembly.new_standardizers(config, teachers)
     torch.nn.ModuleDict({"student": student, "standardizers": standardizers}).load_state_dict(
         tensors
     )
-    _save(config, folder, student, spec, standardizers, teachers)
-    return _evaluate(config, folder, teachers, tasks, device) if tasks else None
-
-
-def _save(
-    config: RunConfig,
-    folder: RunFolder,
-    student: Student,
-    spec: StudentSpec,
-    standardizers: Standardizers,
-    teachers: Mapping[str, Teacher],
-) -> None:
     info = {
         "teachers": {
             name: {"licence": teacher.licence, "domain": teacher.domain}
@@ -331,16 +315,23 @@ def _evaluate(
     teachers: Mapping[str, Teacher],
     tasks: Sequence[TaskSpec],
     device: torch.device,
-) -> Results:
+    world: World,
+) -> Results | None:
+    """Where other processes are here too, it is for their parts of the teachers."""
+    if not tasks:
+        return None
     rows = [measure.teacher_model(teacher) for teacher in teachers.values()]
-    rows += measure.student_models(load_student(folder.path), "student", device)
+    if world.is_first:
+        rows += measure.student_models(load_student(folder.path), "student", device)
     results = evaluate_models(
         rows,
         tasks,
         batch_size=config.evaluate.batch_size,
         device=device,
-        on_progress=log.info,
+        on_progress=log.info if world.is_first else None,
     )
+    if not world.is_first:
+        return None
     results.save(folder.evaluation / "results.json")
     return results
 

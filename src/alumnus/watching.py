@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,9 @@ class Watch:
         )
         if self._task is not None:
             rows = [measure.teacher_model(teacher) for teacher in teachers.values()]
-            task = self._task
-            knn = self._world.first_alone(lambda: self._knn(rows, task))
-            self._knn_of_teachers = knn or {}
+            look = partial(self._knn, rows, self._task)
+            together = self._config.train.shard_teachers
+            self._knn_of_teachers = (look() if together else self._world.first_alone(look)) or {}
             size = self._config.data.size
             train, test = keep_crops(self._task.train, size), keep_crops(self._task.test, size)
             self._task = replace(self._task, train=train, test=test)

@@ -28,7 +28,7 @@ from alumnus.teachers import (
     load_teacher,
 )
 from alumnus.tokens import Tokens
-from alumnus.training.distributed import ALONE, World
+from alumnus.training.distributed import ALONE, World, shard_frozen
 
 __all__ = [
     "build_pool",
@@ -156,8 +156,13 @@ def build_targets(
 ) -> Targets:
     """Live teachers on the device, or the feature cache, filled first where it is not full.
 
-    It is the first process that fills it; the others wait.
+    It is the first process that fills it; the others wait. Live teachers are spread over the
+    processes where `train.shard_teachers` says so.
     """
+    if config.train.shard_teachers and world.size > 1:
+        for teacher in pool.teachers.values():
+            if teacher.runs_on == "device":
+                shard_frozen(teacher.network)
     pool.to(device)
     if cache is None:
         targets = live(pool)

@@ -16,10 +16,19 @@ from typing import Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["ALONE", "Parallel", "PeerError", "World", "join_world", "shard", "spread"]
+__all__ = [
+    "ALONE",
+    "Parallel",
+    "PeerError",
+    "World",
+    "join_world",
+    "shard",
+    "shard_frozen",
+    "spread",
+]
 
 Parallel = Literal["ddp", "fsdp2"]
 T = TypeVar("T")
@@ -138,3 +147,28 @@ def shard(student: nn.Module, units: Sequence[nn.Module]) -> None:
     for unit in units:
         fully_shard(unit)
     fully_shard(student)
+
+
+def _entries(module: nn.Module) -> Iterator[nn.Module]:
+    """What the outermost lists of modules hold, such as blocks, or stages."""
+    for child in module.children():
+        if isinstance(module, nn.ModuleList | nn.Sequential) and not isinstance(
+            child, nn.ModuleList | nn.ModuleDict
+        ):
+            yield child
+        else:
+            yield from _entries(child)
+
+
+def shard_frozen(network: nn.Module) -> None:
+    """As `shard`, of a network that only looks: the entries of its lists of modules are units.
+
+    It goes to the device unit by unit, so the whole never has to fit there. From then on all
+    processes have to call it together, each with as many batches.
+    """
+    for unit in _entries(network):
+        fully_shard(unit)
+    scalars = {p for p in network.parameters() if p.ndim == 0}  # cannot be dealt out
+    fully_shard(network, ignored_params=scalars)
+    if hasattr(network, "last_layers"):
+        register_fsdp_forward_method(network, "last_layers")
