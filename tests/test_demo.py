@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import alumnus
 from alumnus import reading_out
 from alumnus.config import load_config
 from alumnus.evaluation.tasks import EvalModel
@@ -81,6 +82,25 @@ def colours(width: int) -> Callable[[Tensor], Tokens]:
         return Tokens(patches=pixels @ mix, grid=(8, 8))
 
     return tokens
+
+
+@pytest.mark.slow  # the whole command with a thirtieth of its steps: minutes
+def test_the_demo_runs_from_nothing_to_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALUMNUS_CACHE", str(tmp_path / "cache"))
+    shown = alumnus.demo(tmp_path / "demo", steps=10)
+    assert shown.steps == 10
+    assert shown.results is not None
+    for task in shown.results.tasks:
+        scores = shown.results.scores[task.name]
+        best = (min if task.better == "lower" else max)(s.value for s in scores.values())
+        home = task.name.split()[0]
+        if task.name != "objects mIoU":
+            assert scores[home].value == best, task.name  # the teacher that is at home
+    for picture in shown.pictures:
+        with Image.open(picture) as drawn:
+            assert min(drawn.size) > 300
 
 
 @pytest.mark.slow  # renders pictures of all three domains

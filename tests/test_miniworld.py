@@ -31,6 +31,7 @@ from alumnus.miniworld.shapes import SHAPES, Shape, normal_at, trace
 from alumnus.miniworld.train_objects import Scenes, draw_batch, load_scenes, train
 from alumnus.miniworld.vectors import Vec, look_at
 from alumnus.runs import load_encoder
+from plain_instructions import assert_same_plainly
 
 CHUNK = OBJECTS.chunk
 
@@ -64,6 +65,20 @@ def test_pictures_are_those_of_the_stated_generator_version() -> None:
         grid = scene.image.astype(float).reshape(4, 16, 4, 16, 3).mean(axis=(1, 3, 4))
         # sines differ in the last bit between machines and may flip a sample at an edge
         np.testing.assert_allclose(grid.ravel(), greys, atol=1.5)
+
+
+HASH = """
+import hashlib
+from alumnus.miniworld import render_object
+scenes = [render_object(1, i, 24) for i in range(12)]
+arrays = [a for scene in scenes for a in (scene.image, scene.depth, scene.mask)]
+digest = hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
+"""
+
+
+@pytest.mark.slow
+def test_pictures_are_the_same_bit_for_bit_with_plain_instructions_and_other_blas_kernels() -> None:
+    assert_same_plainly(HASH)
 
 
 def test_each_block_of_scenes_has_every_class_once() -> None:

@@ -239,8 +239,12 @@ def test_subsets_of_the_nineteen_are_overrides() -> None:
     assert config.data.learned["data.sources.in19k"].generic  # what the recipe says stays
     settings = {"data": {"root": "/data", "sources": {"bedlam": None, "in19k": "/disk/in21k"}}}
     assert load_config("dune-b14-336", settings=settings) == config
-    alone = load_config("dune-b14-336", ["data.train=/data/imagenet:train"]).data.learned
-    assert [section.path for section in alone.values()] == ["/data/imagenet:train"]
+    for path in (
+        "/data/imagenet:train",
+        "[{path: '/data/imagenet:train', domain: dino2, generic: true}]",
+    ):
+        alone = load_config("dune-b14-336", [f"data.train={path}"]).data.learned
+        assert [section.path for section in alone.values()] == ["/data/imagenet:train"]
     assert load_config("dune-b14-336", ["data.sources={a: {path: x}}"]).data.learned
 
 
@@ -273,6 +277,35 @@ def test_a_run_of_dunes_recipe_can_be_planned(tmp_path: Path, monkeypatch: Any) 
     plan = alumnus.plan("dune-s14-336", *words, measure=False)
     assert plan.steps == 100 * IMAGENET // 512 + 1
     assert round(plan.parts[0].parameters / 1e6) == 22
+
+
+@pytest.mark.slow
+def test_dunes_second_stage_goes_on_from_its_first(tmp_path: Path) -> None:
+    for name in DUNE_SOURCES:
+        write_folder(tmp_path / "data" / name, ["0.jpg", "1.jpg"])
+    models = {"dino2": "red", "mast3r": "blue", "multihmr": "fine"}
+    sections = {
+        name: {"model": f"python:toys:{toy}", "domain": name, "grid": "match"}
+        for name, toy in models.items()
+    }
+    words = [
+        *(f"data.root={tmp_path / 'data'}", f"teachers={json.dumps(sections)}"),
+        *("student.model=vit", "student.dim=16", "student.depth=2", "student.num_heads=2"),
+        *("projector.num_heads=2", "data.workers=0"),
+        *("optim.batch_size=6", "optim.epoch_images=12", "train.device=cpu", "train.log_every=1"),
+    ]
+    stages = ((1, "dune-s14-336", 28, "epochs=2"), (2, "dune-s14-448", 42, "epochs=1"))
+    for stage, recipe, px, epochs in stages:
+        init = [] if stage == 1 else [f"init={tmp_path / 'stage1'}"]
+        out = f"out={tmp_path / f'stage{stage}'}"
+        done = alumnus.distill(recipe, *words, *init, f"data.size={px}", f"optim.{epochs}", out)
+        assert done.steps == 4 // stage
+    first, second = (load_student(tmp_path / f"stage{stage}").student for stage in (1, 2))
+    assert first.encoder.pos_embed.shape != second.encoder.pos_embed.shape
+    kept = torch.cosine_similarity(
+        *(s.encoder.blocks[0].attn.qkv.weight.flatten() for s in (first, second)), dim=0
+    )
+    assert kept > 0.99  # two steps at a small rate from there, not from new weights
 
 
 def test_a_recipe_that_extends_another_holds_what_it_does_not_say(tmp_path: Path) -> None:

@@ -22,14 +22,16 @@ PARETO = {  # groups of tasks, by the domain that their names begin with
 }
 BASE = "base/transformer"
 HEADLINE, LONGER = "headline/mini-dune", "longer/mini-dune"
-GENERIC = "sharing/own+generic"
+GENERIC = "longer/own+generic"
 WHOLE = {  # arms that are not short, and what they have otherwise than the recipe
     HEADLINE: "",
     LONGER: "",
-    "longer/own+generic": "own+generic, ",
+    GENERIC: "own+generic, ",
+    "longer/own+generic, longest": "own+generic, ",
     "longer/linear": "linear, ",
+    "longer/ladder": "ladder, ",
 }
-LENGTHS = {BASE: "", GENERIC: "own+generic, ", **WHOLE}
+LENGTHS = {BASE: "", "sharing/own+generic": "own+generic, ", **WHOLE}
 Scores = Mapping[str, float]  # by task
 
 
@@ -105,7 +107,7 @@ def tables(records: Sequence[Record]) -> dict[str, list[str]]:
     reference, arms = Reference(models[0]), by_arm(records)
     found: dict[str, list[str]] = {}
     if headline := arms.get(HEADLINE):
-        found["headline"] = headline_table(reference, headline)
+        found["headline"] = headline_table(reference, headline, arms.get(GENERIC, []))
     if BASE in arms:
         found["ablations"] = arm_table(reference, arms)
         found["bare"] = bare_table(reference, arms)
@@ -115,25 +117,34 @@ def tables(records: Sequence[Record]) -> dict[str, list[str]]:
     return found
 
 
-def headline_table(reference: Reference, seeds: Sequence[Record]) -> list[str]:
-    """Teachers, floors, the student bare and projected over its seeds, ratios."""
+def headline_table(
+    reference: Reference, headline: Sequence[Record], generic: Sequence[Record]
+) -> list[str]:
+    """Teachers, floors, the students of both sharings bare and projected over seeds, ratios."""
     rows: list[list[object]] = [
         [f"{name} (teacher)" if name in TEACHERS else name, *map(scores.get, reference.tasks)]
         for name, scores in reference.scores.items()
     ]
-    for name in seeds[0]["scores"]:
+    for name in headline[0]["scores"]:
         if name.startswith("untrained"):
-            rows.append([name, *map(seeds[0]["scores"][name].get, reference.tasks)])
-    for label, of in (("student, bare", bare), ("student, own projection", projected)):
-        rows.append([label, *(spread([of(r)[t] for r in seeds]) for t in reference.tasks)])
-    for label, of in (("bare / best teacher", bare), ("projected / best teacher", projected)):
-        ratios = [[reference.ratio(t, of(r)[t]) for r in seeds] for t in reference.tasks]
-        rows.append([f"**{label}**", *(spread(values, digits=3) for values in ratios)])
+            rows.append([name, *map(headline[0]["scores"][name].get, reference.tasks)])
+    ratios: list[list[object]] = []
+    for sharing, seeds in (("", headline), (", own+generic", generic)):
+        for how, of in (("bare", bare), ("projected", projected)) if seeds else ():
+            columns = [[of(r)[t] for r in seeds] for t in reference.tasks]
+            rows.append([f"student{sharing}, {how}", *map(spread, columns)])
+            of_best = [
+                [reference.ratio(task, value) for value in column]
+                for task, column in zip(reference.tasks, columns, strict=True)
+            ]
+            cells = [spread(column, digits=3) for column in of_best]
+            ratios.append([f"**{how}{sharing} / best teacher**", *cells])
+    rows += ratios
     return table(["model", *reference.header()], rows)
 
 
 def arm_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> list[str]:
-    """One row an arm: the bare student on every task, means of ratios, explained variance."""
+    """One row an arm: the bare student on every task, means over all, explained variance."""
     rows: list[list[object]] = []
     for name, seeds in sorted(arms.items(), key=lambda arm: (arm[0] != BASE, _stage(arm[0]))):
         if name in WHOLE:
@@ -144,10 +155,17 @@ def arm_table(reference: Reference, arms: Mapping[str, Sequence[Record]]) -> lis
                 f"{label} ({len(seeds)} seeds)" if len(seeds) > 1 else label,
                 *(spread([bare(r)[t] for r in seeds]) for t in reference.tasks),
                 spread([reference.mean_ratio(bare(r)) for r in seeds], digits=3),
+                spread([reference.mean_ratio(projected(r)) for r in seeds], digits=3),
                 spread([r["held_out"]["explained_variance"] for r in seeds], digits=3),
             ]
         )
-    header = ["arm", *reference.header(), "bare / best teacher, mean", "explained variance"]
+    header = [
+        "arm",
+        *reference.header(),
+        "bare / best, mean",
+        "projected / best, mean",
+        "explained variance",
+    ]
     return table(header, rows)
 
 
@@ -256,8 +274,9 @@ def draw(records: Sequence[Record], path: Path) -> None:
 def _draw_bars(axes: Any, reference: Reference, arms: Mapping[str, Sequence[Record]]) -> None:
     seeds = arms.get(HEADLINE, arms[BASE])
     rows: dict[str, list[Scores]] = {name: [reference.scores[name]] for name in TEACHERS}
-    rows |= {"student, bare": [bare(r) for r in seeds]}
-    rows |= {"student, projected": [projected(r) for r in seeds]}
+    for sharing, of_arm in (("", seeds), (", own+generic", arms.get(GENERIC, []))):
+        for how, of in (("bare", bare), ("projected", projected)) if of_arm else ():
+            rows[f"student{sharing}, {how}"] = [of(r) for r in of_arm]
     for record in seeds:
         for name, scores in record["scores"].items():
             if name.startswith("untrained"):
@@ -271,7 +290,7 @@ def _draw_bars(axes: Any, reference: Reference, arms: Mapping[str, Sequence[Reco
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(reference.tasks)), reference.tasks, fontsize=8)
     axes.set_ylabel("relative to the best teacher")
-    axes.legend(ncols=6, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(ncols=4, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def _draw_pareto(

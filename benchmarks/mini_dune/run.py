@@ -55,7 +55,7 @@ FIT, TEST, SWEPT_FIT, SWEPT_TEST = 960, 960, 960, 480  # pictures
 TRIALS = 8  # of the search for C
 HEAD_STEPS = 300  # of linear segmentation and depth
 SHORT_STEPS = 300  # of ablations
-LONG_STEPS = 4000
+LONG_STEPS, LONGEST_STEPS = 4000, 8000
 SEEDS = range(3)
 CPU = torch.device("cpu")
 
@@ -104,9 +104,6 @@ def arms() -> list[Arm]:
         "ladder": (ladder,),
         "last norm": (transformer("apply_last_norm: true"),),
         "side head": (transformer("side: {teacher: objects, weight: 0.1}"),),
-        "side head, last norm": (
-            transformer("apply_last_norm: true, side: {teacher: objects, weight: 0.1}"),
-        ),
         "patch share 0.2": ("loss.patch_share=0.2",),
         "objects twice": ("teachers.objects.loss_weight=2",),
     }
@@ -115,7 +112,14 @@ def arms() -> list[Arm]:
         *seeds(Arm(stage="base", name="transformer")),
         Arm(stage="longer", name="mini-dune", steps=LONG_STEPS),
         Arm(stage="longer", name="linear", words=linear, steps=None),
+        Arm(stage="longer", name="ladder", words=(ladder,), steps=None),
         *seeds(Arm(stage="longer", name="own+generic", words=asked["own+generic"], steps=None)),
+        Arm(
+            stage="longer",
+            name="own+generic, longest",
+            words=asked["own+generic"],
+            steps=LONGEST_STEPS,
+        ),
         *seeds(Arm(stage="projectors", name="linear", words=linear)),
         *(
             arm
