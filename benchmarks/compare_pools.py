@@ -1,7 +1,7 @@
 """Does `alumnus compare` foretell which pool of teachers gives the better student?
 
-    python benchmarks/unic_cifar/run.py --only pools
-    python benchmarks/compare_pools.py [--runs runs/unic-cifar/runs.jsonl] [--images 512]
+    python -m benchmarks.unic_cifar.run --only pools
+    python -m benchmarks.compare_pools [--runs runs/unic-cifar/runs.jsonl] [--images 512]
         [--teachers runs/unic-cifar/teachers] [--packs packs] [--out docs/results]
 
 Each pool of benchmarks/unic_cifar/run.py has a student of its own, of equal length. Rank

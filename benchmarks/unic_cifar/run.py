@@ -1,7 +1,7 @@
 """UNIC in small: students of three teachers on CIFAR-10, headline and ablations, one line a run.
 
-    python benchmarks/unic_cifar/teachers.py
-    python benchmarks/unic_cifar/run.py [--only STAGE ...] [--match WORD] [--packs packs]
+    python -m benchmarks.unic_cifar.teachers
+    python -m benchmarks.unic_cifar.run [--only STAGE ...] [--match WORD] [--packs packs]
         [--teachers runs/unic-cifar/teachers] [--out runs/unic-cifar]
 
 Stages: models, choices, headline, ablations, pools, segmentation (after headline).

@@ -1,6 +1,6 @@
 """Three small teachers of one size for `run.py`, each with its own objective, from CIFAR-10 alone.
 
-    python benchmarks/unic_cifar/teachers.py [NAME ...] [--packs packs] [--out runs/unic-cifar]
+    python -m benchmarks.unic_cifar.teachers [NAME ...] [--packs packs] [--out runs/unic-cifar]
 
 - `supervised`: the class from [CLS], label smoothing 0.1.
 - `contrastive`: two views of an image have near [CLS] (SimCLR, arXiv 2002.05709).

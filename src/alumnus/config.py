@@ -40,7 +40,7 @@ class StudentSection(Section):
     """The encoder that is kept."""
 
     model: str = Field(
-        "vit_small", description="vit_tiny/small/base/large, croco, timm:NAME, python:M:F"
+        "vit_small", description="vit_micro/tiny/small/base/large, croco, timm:NAME, python:M:F"
     )
     patch_size: PositiveInt = Field(16, description="px; of the built-in ViT")
     in_channels: PositiveInt = Field(3, description="input channels; teachers always see RGB")
@@ -158,7 +158,9 @@ class DataSection(Section):
         {}, description="by name, where `train` is empty: data.sources.NAME=PATH; null: left out"
     )
     root: str | None = Field(None, description="folder that holds the `sources` without a path")
-    val: list[SourceSection] = Field([], description="held-out images; empty: 1% of train")
+    val: list[SourceSection] = Field(
+        [], description="held-out images; empty: 1% of all, at least 256, at most a tenth"
+    )
     size: PositiveInt = Field(224, description="px, side of the student's images")
     sizes: list[PositiveInt] = Field(
         [], description="sides drawn at random, one for each step; empty: always `size`"

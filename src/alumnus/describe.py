@@ -97,6 +97,7 @@ def _models() -> tuple[Row, list[Row]]:
         for name, size in VIT_SIZES.items()
     ]
     rows += [
+        ("croco", "MASt3R's and CroCo's encoder, with rotary positions"),
         ("timm:NAME", f"any of {len(timm.list_models())} timm models: ViT, ConvNeXt, CNN"),
         ("python:MODULE:FACTORY", "any module that returns EncoderOutput"),
     ]
