@@ -22,7 +22,7 @@ from alumnus.measure import parse_task
 from alumnus.projectors import ProjectorSpec
 from alumnus.runs import is_encoder, keeps_projectors
 from alumnus.student import StudentSpec, build_student
-from alumnus.teachers import TEACHERS, check_teacher, known_terms
+from alumnus.teachers import TEACHERS, UnavailableError, check_teacher, known_terms
 
 __all__ = ["before_a_run", "before_finetuning", "before_teachers_run"]
 
@@ -86,7 +86,8 @@ def _bad_teacher(name: str, section: TeacherSection) -> Iterator[Problem]:
     try:
         check_teacher(section.model, section.weights)
     except ValueError as error:
-        yield Problem(str(error), (f"teachers.{name}.model",))
+        if not (section.optional and isinstance(error, UnavailableError)):
+            yield Problem(str(error), (f"teachers.{name}.model",))
     info = TEACHERS.get(section.model)
     lacking = [t for t in section.tokens or () if info is not None and t not in info.token_types]
     if info is not None and lacking:

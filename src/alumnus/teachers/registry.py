@@ -151,9 +151,14 @@ def load_teacher(
 
 
 def check_teacher(model: str, weights: str | None = None) -> None:
-    """ValueError, one sentence, for a teacher that does not exist; none is loaded or fetched."""
+    """ValueError, one sentence, for a teacher that does not exist; none is loaded or fetched.
+
+    UnavailableError, which is one, where its authors alone hand out the file, and it is not here.
+    """
     hub.check_weights(weights)
     if model in TEACHERS:
+        if weights is None and TEACHERS[model].by_hand:
+            fetch_weights(model)  # nothing is fetched by hand: it is here, or this says so
         return
     family, rest = _family(model)
     if family is not None:
