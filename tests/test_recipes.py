@@ -276,7 +276,10 @@ def test_a_file_that_only_its_authors_hand_out_is_missed_before_anything_is_fetc
         return [p.sentence for p in problems if "multihmr" in p.sentence.partition(",")[0]]
 
     (sentence,) = said()
-    assert "its authors hand it out; take a file that you have: weights=PATH" in sentence
+    assert (
+        "its authors hand it out; take a file that you have: teachers.multihmr.weights=PATH"
+        in sentence
+    )
     (tmp_path / "theirs.pt").touch()
     assert not said(f"teachers.multihmr.weights={tmp_path / 'theirs.pt'}")
     assert not said("teachers.multihmr.optional=true")

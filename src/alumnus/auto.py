@@ -85,7 +85,7 @@ def settle(
             choose_batch(
                 images=images,
                 tokens=side * side,
-                load=Load(_fixed_bytes(config, student, teachers), per_image),
+                load=Load(_fixed_bytes(config, student, teachers, processes), per_image),
                 memory=memory_bytes(device),
                 on_cpu=device.type == "cpu",
                 processes=processes,
@@ -172,11 +172,14 @@ def _workers(workers: int, device: torch.device) -> Choice:
     return Choice("data.workers", workers, f"{cores} cores, {share}")
 
 
-def _fixed_bytes(config: RunConfig, student: nn.Module, teachers: Mapping[str, nn.Module]) -> int:
+def _fixed_bytes(
+    config: RunConfig, student: nn.Module, teachers: Mapping[str, nn.Module], processes: int
+) -> int:
     """Weights, gradients and the two moments of AdamW, and the teachers' weights if they run."""
     held = 4 * costs.parameter_bytes(student)
     live = [] if config.cache.enabled else list(teachers.values())
-    return held + sum(costs.parameter_bytes(teacher) for teacher in live)
+    parts = processes if config.train.shard_teachers else 1
+    return held + sum(costs.parameter_bytes(teacher) for teacher in live) // parts
 
 
 def _with(config: RunConfig, values: Mapping[str, object]) -> RunConfig:

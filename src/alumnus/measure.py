@@ -34,6 +34,7 @@ from alumnus.run_folder import RunFolder
 from alumnus.runs import LoadedStudent, is_encoder, keeps_projectors, load_encoder, load_student
 from alumnus.teachers import Teacher, load_teacher, teacher_name
 from alumnus.tokens import Tokens
+from alumnus.training.distributed import is_sharded
 
 __all__ = [
     "bare_model",
@@ -44,6 +45,7 @@ __all__ = [
     "parse_tasks",
     "student_models",
     "teacher_model",
+    "whole_teachers",
 ]
 
 log = logging.getLogger(__name__)
@@ -325,6 +327,14 @@ def bare_model(name: str, device: torch.device) -> EvalModel:
     if is_encoder(path):
         return encoder_model(path.resolve().name, load_encoder(path), device)
     return teacher_model(load_teacher(name).to(device))
+
+
+def whole_teachers(teachers: Mapping[str, Teacher]) -> list[EvalModel]:
+    """Those that one process can call alone; of the others the log says how to measure them."""
+    parts = [name for name, teacher in teachers.items() if is_sharded(teacher.network)]
+    if parts:
+        log.info("sharded, so not measured here: %s; `alumnus evaluate` does", ", ".join(parts))
+    return [teacher_model(teacher) for name, teacher in teachers.items() if name not in parts]
 
 
 def teacher_model(teacher: Teacher) -> EvalModel:

@@ -85,9 +85,12 @@ def before_finetuning(config: FinetuneConfig) -> Iterator[Problem]:
 def _bad_teacher(name: str, section: TeacherSection) -> Iterator[Problem]:
     try:
         check_teacher(section.model, section.weights)
+    except UnavailableError as error:
+        if not section.optional:
+            sentence = str(error).replace("weights=PATH", f"teachers.{name}.weights=PATH")
+            yield Problem(sentence, (f"teachers.{name}.weights",))
     except ValueError as error:
-        if not (section.optional and isinstance(error, UnavailableError)):
-            yield Problem(str(error), (f"teachers.{name}.model",))
+        yield Problem(str(error), (f"teachers.{name}.model",))
     info = TEACHERS.get(section.model)
     lacking = [t for t in section.tokens or () if info is not None and t not in info.token_types]
     if info is not None and lacking:

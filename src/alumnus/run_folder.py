@@ -64,10 +64,13 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / "log.txt"
 
-    def check(self, config_yaml: str, *, resume: bool, overwrite: bool) -> None:
+    def check(
+        self, config_yaml: str, *, resume: bool, overwrite: bool, before: str | None = None
+    ) -> None:
         """ValueError, with nothing written, where a run may not use this folder.
 
-        A resumed run has the configuration that it was started with.
+        A resumed run has the configuration that it was started with: what the folder says, or
+        `before`, where that is read otherwise.
         """
         if resume and overwrite:
             raise ValueError("--resume goes on with a run, --overwrite removes it: choose one")
@@ -78,7 +81,8 @@ class RunFolder:
         is_run = self.config.is_file()
         if resume and not is_run:
             raise ValueError(f"{self.path} holds no run that could be resumed: no {self.settings}")
-        if resume and _without_out(self.config.read_text()) != _without_out(config_yaml):
+        held = before or (self.config.read_text() if is_run else "")
+        if resume and _without_out(held) != _without_out(config_yaml):
             raise ValueError(
                 f"the run in {self.path} has another configuration than this command: see its "
                 f"{self.settings}; resume it with the same settings, or choose another out="

@@ -132,9 +132,13 @@ def run_config(
     on_interval: Callable[[Interval], None] | None,
 ) -> DistillResult:
     """What every process of a run does; the first one alone writes, logs and evaluates."""
+    before = None
     if resume and folder.config.is_file():
-        config = auto.as_before(config, load_config(folder.config))
-    check = partial(folder.check, to_yaml(config), resume=resume, overwrite=overwrite)
+        earlier = load_config(folder.config)  # with the settings that have come since, as they are
+        config, before = auto.as_before(config, earlier), to_yaml(earlier)
+    check = partial(
+        folder.check, to_yaml(config), before=before, resume=resume, overwrite=overwrite
+    )
     world.first_alone(check)
     parts = prepare(config, device, world)
     config, run, images, teachers = parts.config, parts.run, parts.images, parts.teachers
@@ -152,8 +156,8 @@ def run_config(
         steps, loss = _train(parts, folder, world, resume=resume, also=on_interval)
         tensors = _whole_tensors(run)
         world.first_alone(partial(_save, config, folder, parts.spec, tensors, teachers))
-        look = partial(_evaluate, config, folder, teachers, parts.tasks, device, world)
-        results = look() if config.train.shard_teachers else world.first_alone(look)
+        look = partial(_evaluate, config, folder, teachers, parts.tasks, device)
+        results = world.first_alone(look) if parts.tasks else None
     return DistillResult(folder.path, steps, loss, results)
 
 
@@ -315,23 +319,16 @@ def _evaluate(
     teachers: Mapping[str, Teacher],
     tasks: Sequence[TaskSpec],
     device: torch.device,
-    world: World,
-) -> Results | None:
-    """Where other processes are here too, it is for their parts of the teachers."""
-    if not tasks:
-        return None
-    rows = [measure.teacher_model(teacher) for teacher in teachers.values()]
-    if world.is_first:
-        rows += measure.student_models(load_student(folder.path), "student", device)
+) -> Results:
+    rows = measure.whole_teachers(teachers)
+    rows += measure.student_models(load_student(folder.path), "student", device)
     results = evaluate_models(
         rows,
         tasks,
         batch_size=config.evaluate.batch_size,
         device=device,
-        on_progress=log.info if world.is_first else None,
+        on_progress=log.info,
     )
-    if not world.is_first:
-        return None
     results.save(folder.evaluation / "results.json")
     return results
 
@@ -364,3 +361,6 @@ def _introduce(
         run.device,
         "" if world.size == 1 else f", {world.size} processes ({config.train.parallel})",
     )
+    if config.train.shard_teachers:
+        parts = "over the processes" if world.size > 1 else "not, as this process is alone"
+        log.info("sharded   teachers, %s", parts)

@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +150,10 @@ class Watch:
             bf16=run.bf16,
         )
         if self._task is not None:
-            rows = [measure.teacher_model(teacher) for teacher in teachers.values()]
-            look = partial(self._knn, rows, self._task)
-            together = self._config.train.shard_teachers
-            self._knn_of_teachers = (look() if together else self._world.first_alone(look)) or {}
+            rows = measure.whole_teachers(teachers)
+            task = self._task
+            knn = self._world.first_alone(lambda: self._knn(rows, task) if rows else {})
+            self._knn_of_teachers = knn or {}
             size = self._config.data.size
             train, test = keep_crops(self._task.train, size), keep_crops(self._task.test, size)
             self._task = replace(self._task, train=train, test=test)

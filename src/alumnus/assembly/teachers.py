@@ -28,7 +28,7 @@ from alumnus.teachers import (
     load_teacher,
 )
 from alumnus.tokens import Tokens
-from alumnus.training.distributed import ALONE, World, shard_frozen
+from alumnus.training.distributed import ALONE, World, is_sharded, shard_frozen
 
 __all__ = [
     "build_pool",
@@ -160,9 +160,7 @@ def build_targets(
     processes where `train.shard_teachers` says so.
     """
     if config.train.shard_teachers and world.size > 1:
-        for teacher in pool.teachers.values():
-            if teacher.runs_on == "device":
-                shard_frozen(teacher.network)
+        _shard(pool, device)
     pool.to(device)
     if cache is None:
         targets = live(pool)
@@ -191,6 +189,31 @@ def build_targets(
 
     world.first_alone(build)
     return CachedTeachers(cache)
+
+
+def _shard(pool: TeacherPool, device: torch.device) -> None:
+    """ValueError for a teacher that cannot be sharded."""
+    if device.type == "cpu" and torch.get_num_threads() > 1:
+        raise ValueError(
+            "train.shard_teachers on a CPU needs train.threads=1: threads of a process would each "
+            "call for the other processes' parts"
+        )
+    for name, teacher in pool.teachers.items():
+        if teacher.runs_on != "device" or is_sharded(teacher.network):
+            continue
+        try:
+            share = shard_frozen(teacher.network, device)
+        except (AssertionError, NotImplementedError, ValueError) as error:
+            raise ValueError(
+                f"teacher {name} cannot be sharded ({error}): take train.shard_teachers=false"
+            ) from error
+        if share < 0.5:
+            log.warning(
+                "teacher %s: only %.0f%% of its weights are in lists of modules; the others are "
+                "put together by the first batch and stay so",
+                name,
+                100 * share,
+            )
 
 
 def _twice(tokens: Tokens) -> Tokens:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from alumnus.tokens import Tokens
@@ -24,9 +23,7 @@ def in_chunks(network: Callable[[Tensor], Tokens], images: Tensor) -> Tokens:
     if images.device.type != "cpu" or len(images) <= CHUNK:
         with torch.no_grad():
             return network(images)
-    alone = not dist.is_initialized()  # what processes share is called by one thread of each
-    threads = torch.get_num_threads() if alone else 1
-    autocast = torch.is_autocast_enabled("cpu")
+    threads, autocast = torch.get_num_threads(), torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu")
 
     def run(chunk: Tensor) -> Tokens:  # gradient and autocast modes belong to a thread

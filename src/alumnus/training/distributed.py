@@ -16,7 +16,8 @@ from typing import Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Parallel",
     "PeerError",
     "World",
+    "is_sharded",
     "join_world",
     "shard",
     "shard_frozen",
@@ -144,9 +146,33 @@ def spread(
 
 def shard(student: nn.Module, units: Sequence[nn.Module]) -> None:
     """Leave each process its part of the parameters, unit by unit, in place (FSDP2)."""
+    mesh = _mesh(next(student.parameters()).device)
     for unit in units:
-        fully_shard(unit)
-    fully_shard(student)
+        fully_shard(unit, mesh=mesh)
+    fully_shard(student, mesh=mesh)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether processes hold parts of it, so that none can call it alone."""
+    return isinstance(network, FSDPModule)
+
+
+def shard_frozen(network: nn.Module, device: torch.device) -> float:
+    """As `shard`, of a network that only looks: what its lists of modules hold, such as blocks, are
+    units, which go to the device one by one. The share of its weights that is in units.
+
+    The rest is put together by the first batch, and stays so. From then on all processes have to
+    call the network together, each with as many batches.
+    """
+    mesh = _mesh(device)
+    network.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other
+    scalars = {p for p in network.parameters() if p.ndim == 0}  # cannot be dealt out
+    units = {id(unit): unit for unit in _entries(network) if any(True for _ in unit.parameters())}
+    for unit in units.values():
+        fully_shard(unit, mesh=mesh, ignored_params=scalars)
+    fully_shard(network, mesh=mesh, ignored_params=scalars)
+    inside = {p for unit in units.values() for p in unit.parameters()}
+    return sum(p.numel() for p in inside) / sum(p.numel() for p in network.parameters())
 
 
 def _entries(module: nn.Module) -> Iterator[nn.Module]:
@@ -160,15 +186,5 @@ def _entries(module: nn.Module) -> Iterator[nn.Module]:
             yield from _entries(child)
 
 
-def shard_frozen(network: nn.Module) -> None:
-    """As `shard`, of a network that only looks: the entries of its lists of modules are units.
-
-    It goes to the device unit by unit, so the whole never has to fit there. From then on all
-    processes have to call it together, each with as many batches.
-    """
-    for unit in _entries(network):
-        fully_shard(unit)
-    scalars = {p for p in network.parameters() if p.ndim == 0}  # cannot be dealt out
-    fully_shard(network, ignored_params=scalars)
-    if hasattr(network, "last_layers"):
-        register_fsdp_forward_method(network, "last_layers")
+def _mesh(device: torch.device) -> DeviceMesh:
+    return init_device_mesh(device.type, (dist.get_world_size(),))
