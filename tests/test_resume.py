@@ -221,6 +221,19 @@ def test_a_run_asked_to_stop_saves_its_state_says_so_and_goes_on_as_if_never_sto
     assert_same_run(images.parent / "killed", whole_run(images.parent, settings))
 
 
+def test_a_run_that_is_older_than_a_setting_is_resumed_and_no_other_one(images: Path) -> None:
+    here = words(images.parent, ["optim.steps=2"], out="older")
+    api.distill(str(images.parent / "toy.yaml"), *here)
+    settings = images.parent / "older" / "config.yaml"
+    lines = settings.read_text().splitlines()
+    settings.write_text("\n".join(line for line in lines if "shard_teachers" not in line) + "\n")
+    assert settings.read_text().count("\n") == len(lines) - 1
+    done = api.distill(str(images.parent / "toy.yaml"), *here, resume=True)
+    assert done.steps == 2
+    with pytest.raises(ValueError, match="another configuration"):
+        api.distill(str(images.parent / "toy.yaml"), *here, "optim.lr=1", resume=True)
+
+
 def test_a_second_run_in_the_same_folder_is_refused_and_disturbs_nothing(images: Path) -> None:
     settings = [*LIVE, "optim.steps=3000"]
     with started(images.parent, settings) as process:
