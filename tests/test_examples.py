@@ -3,6 +3,7 @@
 import argparse
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from PIL import Image
 
 import alumnus
+from alumnus.encoders import EncoderSpec, build_encoder
 from alumnus.encoders.conversion import encoder_to_reference
+from alumnus.runs import save_encoder
 from two_view_files import dune_mast3r_file
 
 ROOT = Path(__file__).parents[1]
@@ -62,3 +65,20 @@ def test_the_page_shows_the_examples_as_they_are(name: str) -> None:
     assert f"```python\n{code}```" in (ROOT / "docs" / "two-view.md").read_text()
     statements = [line for line in code.splitlines() if line and line[0] not in " )"]
     assert len(statements) <= 12
+
+
+def test_the_readmes_first_blocks_run_in_a_folder_with_a_run_and_a_photograph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = EncoderSpec(model="vit_tiny", patch_size=16, image_size=32, drop_path=0.0)
+    save_encoder(tmp_path / "runs" / "photos", build_encoder(spec), spec)
+    Image.effect_noise((60, 40), 90).convert("RGB").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "README.md").read_text()
+    seen: dict[str, Any] = {}
+    for block in page.split("```python\n")[1:3]:
+        exec(block.partition("```")[0], seen)
+    assert seen["tokens"].cls.shape == (1, 192)
+    with torch.no_grad():
+        plain = seen["model"].eval().forward_features(seen["images"])[:, 1:]
+    torch.testing.assert_close(plain, seen["tokens"].patches, rtol=0, atol=1e-4)

@@ -112,6 +112,9 @@ def tables(records: Sequence[Record]) -> dict[str, list[str]]:
         found["ablations"] = arm_table(reference, arms)
         found["bare"] = bare_table(reference, arms)
         found["steps"] = steps_table(reference, arms)
+    for record in records:
+        if record["stage"] == "depth":
+            found["depth"] = depth_table(record["scores"])
     if swept := [r for r in records if r["stage"] == "resolution"]:
         found["resolution"] = resolution_table(swept)
     return found
@@ -226,6 +229,20 @@ def trained_for_longer(arms: Mapping[str, Sequence[Record]]) -> dict[str, Sequen
 
 def _steps(seeds: Sequence[Record]) -> str:
     return f"{seeds[0]['steps']:,} steps" + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
+
+
+def depth_table(scores: Mapping[str, Scores]) -> list[str]:
+    """One row a model: what is right within a factor of 1.25, and both errors."""
+    rows: list[list[object]] = [
+        [
+            f"{name} (teacher)" if name in TEACHERS else name,
+            held["delta1"],
+            f"{held['abs_rel']:.3f}",
+            f"{held['rmse_m']:.3f}",
+        ]
+        for name, held in scores.items()
+    ]
+    return table(["model", "delta1", "AbsRel ↓", "RMSE, m ↓"], rows)
 
 
 def resolution_table(swept: Sequence[Record]) -> list[str]:

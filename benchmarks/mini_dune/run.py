@@ -4,7 +4,7 @@
         [--teacher rooms=PATH ...] [--images N] [--out runs/mini-dune]
 
 Stages: models (teachers, an untrained encoder), headline, base, longer, projectors,
-standardisation, dropping, sharing, width, sizes, bare, pools, resolution (after headline).
+standardisation, dropping, sharing, width, sizes, bare, pools; resolution and depth of students.
 
 Each arm is `alumnus distill mini-dune` with other words, evaluated bare and projected, in a process
 of its own with one thread; it adds a line to OUT/runs.jsonl. What has one is skipped, and an arm
@@ -140,7 +140,8 @@ def arms() -> list[Arm]:
     ]
 
 
-STAGES = ("models", *dict.fromkeys(arm.stage for arm in arms()), "resolution")
+SWEEPS = ("resolution", "depth")  # after the students
+STAGES = ("models", *dict.fromkeys(arm.stage for arm in arms()), *SWEEPS)
 
 
 @dataclass(frozen=True)
@@ -354,14 +355,48 @@ def run_resolution(bench: Bench) -> None:
     for name, folder in students.items():
         rows.append(measure.student_models(load_student(folder), name, CPU)[0])
     for px in SIZES_PX:
-        if f"resolution/{px}" in held:
-            continue
+        swept = [r["scores"] for r in bench.done if r.get("size_px") == px]
         # no model goes back to its own size
-        sized = [replace(row, size_px=px, fn=row.dense_fn or row.fn) for row in rows]
+        sized = [
+            replace(row, size_px=px, fn=row.dense_fn or row.fn)
+            for row in rows
+            if not any(row.name in scores for scores in swept)
+        ]
+        if not sized:
+            continue
         found = score(dict.fromkeys(SWEPT, sized), SWEPT, px=px, fit=SWEPT_FIT, test=SWEPT_TEST)
         add_line(
             bench.lines, {"run": f"resolution/{px}", "stage": "resolution", "size_px": px, **found}
         )
+
+
+def run_depth(bench: Bench) -> None:
+    """All numbers of linear depth, of teachers and of the students of both sharings."""
+    held = {record["run"]: record for record in bench.done}
+    if "depth" in held:
+        return
+    rows = teacher_rows(bench)
+    for name, key in {
+        "student": "headline/mini-dune/seed0",
+        "student, own+generic": "longer/own+generic/seed0",
+    }.items():
+        if key in held:
+            bare, *others = measure.student_models(load_student(held[key]["folder"]), name, CPU)
+            projected = [row for row in others if row.name == f"{name} as rooms"]
+            rows += [replace(bare, name=f"{name}, bare")]
+            rows += [replace(row, name=f"{name}, projected") for row in projected]
+    [task] = measure.parse_tasks(
+        task_words("rooms", ["depth"], px=SIZE_PX, fit=FIT, test=TEST),
+        size_px=SIZE_PX,
+        trials=TRIALS,
+        depth=DepthProtocol(steps=HEAD_STEPS),
+    )
+    results = evaluate([in_bfloat16(row) for row in rows], [task], batch_size=128)
+    scores = {}
+    for name, score in results.scores[task.name].items():
+        numbers: dict[str, Any] = {"delta1": score.value, **score.details}
+        scores[name] = {k: round(numbers[k], 4) for k in ("delta1", "abs_rel", "rmse_m")}
+    add_line(bench.lines, {"run": "depth", "stage": "depth", "scores": scores})
 
 
 def one(bench: Bench, key: str) -> None:
@@ -373,6 +408,8 @@ def one(bench: Bench, key: str) -> None:
         run_models(bench)
     elif key == "resolution":
         run_resolution(bench)
+    elif key == "depth":
+        run_depth(bench)
     else:
         run_arm(bench, next(arm for arm in arms() if arm.key == key))
 
@@ -410,8 +447,9 @@ def main() -> None:
     wanted = [arm.key for arm in arms() if arm.stage in given.only and given.match in arm.key]
     with ThreadPoolExecutor(given.jobs) as pool:
         list(pool.map(lambda key: start(key, words), [k for k in wanted if k not in done]))
-    if "resolution" in given.only:
-        start("resolution", words)
+    for stage in SWEEPS:
+        if stage in given.only:
+            start(stage, words)
 
 
 if __name__ == "__main__":
