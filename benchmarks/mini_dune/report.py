@@ -275,7 +275,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
         return
     mpl.use("Agg")
     reference = Reference(models[0])
-    figure = plt.figure(figsize=(11, 12))
+    figure = plt.figure(figsize=(13, 12))
     grid = figure.add_gridspec(3, len(PARETO))
     _draw_bars(figure.add_subplot(grid[0, :]), reference, arms)
     for row, drawn in enumerate((compared(arms), trained_for_longer(arms)), 1):
@@ -283,14 +283,16 @@ def draw(records: Sequence[Record], path: Path) -> None:
             axes = figure.add_subplot(grid[row, column])
             _draw_pareto(axes, reference, drawn, domains)
             axes.set_title(group, fontsize=10)
-        figure.axes[-1].legend(fontsize=7, loc="best")
+        figure.axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
 
 def _draw_bars(axes: Any, reference: Reference, arms: Mapping[str, Sequence[Record]]) -> None:
     seeds = arms.get(HEADLINE, arms[BASE])
-    rows: dict[str, list[Scores]] = {name: [reference.scores[name]] for name in TEACHERS}
+    rows: dict[str, list[Scores]] = {
+        f"{name} (teacher)": [reference.scores[name]] for name in TEACHERS
+    }
     for sharing, of_arm in (("", seeds), (", own+generic", arms.get(GENERIC, []))):
         for how, of in (("bare", bare), ("projected", projected)) if of_arm else ():
             rows[f"student{sharing}, {how}"] = [of(r) for r in of_arm]
