@@ -16,6 +16,7 @@ __all__ = [
     "HeadName",
     "TwoViewSection",
     "finetune_conflicts",
+    "from_yaml",
     "load_finetune_config",
     "to_yaml",
 ]
@@ -191,6 +192,11 @@ def finetune_conflicts(config: FinetuneConfig) -> Iterator[Problem]:
             f"two_view.most_overlap, {own.most_overlap:g}",
             ("two_view.least_overlap", "two_view.most_overlap"),
         )
+
+
+def from_yaml(text: str) -> FinetuneConfig:
+    """What `to_yaml` wrote, also before a setting had come; ValueError for anything else."""
+    return FinetuneConfig.model_validate(yaml.safe_load(text))
 
 
 def to_yaml(config: FinetuneConfig) -> str:

@@ -199,7 +199,8 @@ def _shard(pool: TeacherPool, device: torch.device) -> None:
             "call for the other processes' parts"
         )
     for name, teacher in pool.teachers.items():
-        if teacher.runs_on != "device" or is_sharded(teacher.network):
+        has_weights = any(True for _ in teacher.network.parameters())
+        if teacher.runs_on != "device" or not has_weights or is_sharded(teacher.network):
             continue
         try:
             share = shard_frozen(teacher.network, device)

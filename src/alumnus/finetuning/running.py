@@ -13,7 +13,7 @@ from alumnus import licences, measure
 from alumnus.evaluation.results import ModelRecord, Results
 from alumnus.evaluation.suite import CONSTANT
 from alumnus.evaluation.tasks import TaskSpec
-from alumnus.finetune_config import EPOCHS, FinetuneConfig, to_yaml
+from alumnus.finetune_config import EPOCHS, FinetuneConfig, from_yaml, to_yaml
 from alumnus.finetuning.backbone import Backbone, Learner, open_backbone, open_learner
 from alumnus.finetuning.course import Course, Finding
 from alumnus.finetuning.head_files import save_head
@@ -79,7 +79,10 @@ def run_finetune(
     assert config.out is not None, "checked by the configuration"
     folder = RunFolder(Path(config.out).expanduser(), SETTINGS)
     _keep_apart(folder.path, config.encoder)
-    folder.check(to_yaml(config), resume=resume, overwrite=overwrite)
+    before = None
+    if resume and folder.config.is_file():  # with the settings that have come since
+        before = to_yaml(from_yaml(folder.config.read_text()))
+    folder.check(to_yaml(config), before=before, resume=resume, overwrite=overwrite)
     device = choose_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
