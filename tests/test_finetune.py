@@ -253,6 +253,16 @@ def test_a_run_is_not_resumed_on_an_encoder_of_other_weights(colours: Path, tmp_
     assert again.steps == 1
 
 
+def test_a_head_that_is_older_than_a_setting_is_resumed(colours: Path, tmp_path: Path) -> None:
+    out = tuned(EYES, colours, tmp_path / "out", "steps=1").folder
+    [settings] = (path for path in out.glob("*.yaml"))
+    lines = settings.read_text().splitlines(keepends=True)
+    settings.write_text("".join(line for line in lines if not line.startswith("layer_decay:")))
+    assert len(settings.read_text().splitlines()) == len(lines) - 1
+    words = (*QUICK, f"data={colours}", "steps=1", f"out={out}")
+    assert api.finetune(EYES, *words, head="classes", resume=True).steps == 1
+
+
 @pytest.mark.parametrize("word", ["encoder_lr=1e-3", "layer_decay=0.5"])
 def test_rates_of_an_encoder_that_stands_still_are_refused(
     colours: Path, tmp_path: Path, word: str
