@@ -25,7 +25,7 @@ from alumnus.training.sharding import local_part, whole
 from forked import started
 
 PATIENCE_S = 240
-STEPS = 10
+STEPS = 20
 
 
 @dataclass(frozen=True)

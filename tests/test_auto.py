@@ -12,7 +12,7 @@ from alumnus import api, auto, costs
 from alumnus.auto import Load, choose_batch, choose_epochs
 from alumnus.config import RunConfig, load_config
 from alumnus.encoders import EncoderSpec
-from alumnus.hardware import own_device
+from alumnus.hardware import choose_workers, own_device
 from alumnus.projectors import ProjectorSpec
 from alumnus.student import Student, StudentSpec, build_student
 from alumnus.training.schedules import peak_rate
@@ -129,6 +129,21 @@ def test_each_process_of_torchrun_has_an_accelerator_of_its_own(
     device: str, local_rank: str | None, own: str
 ) -> None:
     assert own_device(torch.device(device), local_rank) == torch.device(own)
+
+
+def test_a_device_for_all_processes_of_a_machine_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"the same device: say train\.device=cuda"):
+        own_device(torch.device("cuda:1"), "0")
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alumnus.hardware.core_count", lambda: 32)
+    assert choose_workers("auto", torch.device("cuda")) == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert choose_workers("auto", torch.device("cuda")) == 4
 
 
 def settled(config: RunConfig, *, images: int = 1000) -> tuple[RunConfig, list[auto.Choice]]:

@@ -1,5 +1,6 @@
 """Several processes see the images of one, and end with its weights."""
 
+import errno
 import json
 import os
 import re
@@ -17,14 +18,17 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import FileStore  # type: ignore[attr-defined]  # public, not in __all__
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 import toys
 from alumnus import api
 from alumnus.config import ConfigError, load_config
 from alumnus.evaluation.results import Results
 from alumnus.teachers.timm_teacher import TimmNetwork
-from alumnus.training.distributed import World, is_sharded, shard_frozen
-from alumnus.training.sharding import is_shard
+from alumnus.training import checkpoint as module
+from alumnus.training.checkpoint import Checkpoints
+from alumnus.training.distributed import World, is_sharded, shard, shard_frozen
+from alumnus.training.sharding import is_shard, whole
 from rank_runs import STEPS, Case, run_case, run_together
 from torchrun import started
 
@@ -134,9 +138,9 @@ def test_several_processes_end_with_the_weights_of_one(
 def test_the_processes_together_see_the_images_of_one_in_its_order(trained: Path) -> None:
     alone = record(trained, "sum-alone-True")["positions"]
     parts = [record(trained, "sum-ddp-True", rank)["positions"] for rank in range(4)]
-    for step, whole in enumerate(alone):
+    for step, positions in enumerate(alone):
         dealt = [part[step] for part in parts]
-        assert [p for hand in zip(*dealt, strict=True) for p in hand] == whole
+        assert [p for hand in zip(*dealt, strict=True) for p in hand] == positions
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
@@ -175,7 +179,8 @@ def test_beside_sharded_teachers_the_student_alone_is_measured(place: Path) -> N
         f"train.knn={place / 'photos'}",
         f"evaluate.tasks=[knn={place / 'photos'}]",
     ]
-    words += ["train.shard_teachers=true", f"out={place / 'parts'}"]
+    words += ["train.shard_teachers=true", f"out={place / 'parts'}", "train.eval_every=2"]
+    words += ["train.parallel=fsdp2", "train.ema=0.9"]  # a look must leave the average sharded
     run = started(2, ["-m", "alumnus", "distill", str(place / "toy.yaml"), *words])
     try:
         said, _ = run.communicate(timeout=120)
@@ -202,6 +207,46 @@ def one_process(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "error", "said"),
+    [
+        (HuggingFaceStorageWriter, "write_data", OSError(errno.ENOSPC, "full"), "disk is full"),
+        (module, "_sync", KeyboardInterrupt(), None),
+    ],
+)
+def test_a_sharded_checkpoint_that_breaks_off_leaves_the_one_before(
+    one_process: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: object,
+    name: str,
+    error: BaseException,
+    said: str | None,
+) -> None:
+    network = nn.Linear(8, 8)
+    shard(network, [])
+    checkpoints = Checkpoints(tmp_path / "stored", world=World())
+    checkpoints.save(1, network.state_dict(), {})
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, breaks)
+        with pytest.raises(type(error), match=said):
+            checkpoints.save(2, network.state_dict(), {})
+    assert checkpoints.steps() == [1]
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 1
+    before = whole(network.weight).clone()
+    network.weight.data.zero_()
+    newest.load_into(network.state_dict())
+    assert torch.equal(whole(network.weight), before)
+    checkpoints.save(3, network.state_dict(), {})
+    assert not list(checkpoints.folder.glob(".*"))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet10t", "convnext_atto"])

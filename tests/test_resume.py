@@ -160,7 +160,7 @@ class Killed(BaseException):
 
 
 def killed_at(call: int) -> Callable[..., Any]:
-    """`_sync` that dies at its n-th call: state, meta, then the folder after the rename."""
+    """`_sync` that dies at its n-th call: state, meta, their folder; after the rename the outer."""
     sync, left = module._sync, iter(range(call))
 
     def dies(path: Path) -> None:
@@ -171,7 +171,7 @@ def killed_at(call: int) -> Callable[..., Any]:
     return dies
 
 
-@pytest.mark.parametrize(("call", "survivor"), [(0, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize(("call", "survivor"), [(0, 1), (1, 1), (2, 1), (3, 2)])
 def test_a_kill_inside_a_checkpoint_write_leaves_a_whole_one_and_no_litter_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, survivor: int
 ) -> None:

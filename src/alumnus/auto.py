@@ -86,7 +86,7 @@ def settle(
                 images=images,
                 tokens=side * side,
                 load=Load(_fixed_bytes(config, student, teachers, processes), per_image),
-                memory=memory_bytes(device),
+                memory=memory_bytes(device) // (2 if config.data.resident == "device" else 1),
                 on_cpu=device.type == "cpu",
                 processes=processes,
             )

@@ -41,10 +41,19 @@ def choose_device(wanted: str) -> torch.device:
 def own_device(device: torch.device, local_rank: str | None) -> torch.device:
     """The accelerator of this process; a CPU, a numbered one or a lone process's stay.
 
+    ValueError where several processes of a machine would have the same.
+
     >>> own_device(torch.device("cuda"), "3")
     device(type='cuda', index=3)
     """
-    if local_rank is None or device.type == "cpu" or ":" in str(device):
+    if local_rank is None or device.type == "cpu":
+        return device
+    if ":" in str(device):
+        if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                f"train.device={device} would give every process of this machine the same device: "
+                f"say train.device={device.type}, and each has that of its number"
+            )
         return device
     return torch.device(device.type, int(local_rank))
 
@@ -58,16 +67,19 @@ def choose_bf16(wanted: str, device: torch.device) -> bool:
     if wanted != "auto":
         return wanted == "bf16"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, p, lambda: False)() for p in probes)
 
 
 def choose_workers(wanted: int | str, device: torch.device) -> int:
-    """Data processes; `auto`: up to 8 beside an accelerator, one on a CPU that also trains."""
+    """Data processes; `auto`: up to 8 beside an accelerator, one on a CPU that also trains.
+
+    The processes that torchrun started on this machine share its cores.
+    """
     if isinstance(wanted, int):
         return wanted
-    cores = core_count()
+    cores = core_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(cores, 8) if device.type != "cpu" else min(cores // 2, 4)
 
 

@@ -179,7 +179,7 @@ def _train(
     if first:
         log.info("resumed after step %d of %d", first, trainer.steps)
     if not run.standardizers.get_buffer("calibrated"):
-        assembly.calibrate(run, batches(0), config.standardize.calibration_steps)
+        assembly.calibrate(run, batches(0), config.standardize.calibration_steps, world)
     if watch is not None:
         watch.start(run, parts.teachers, read_metrics(folder.metrics, last_step=first))
         trainer.on_eval, trainer.evaluate_at = watch, watch.steps_to_look

@@ -42,7 +42,7 @@ def batch_moments(features: Tensor, *, full: bool = False) -> Moments:
     """
     rows = features.flatten(0, -2)
     rows = rows if rows.dtype == torch.float64 else rows.float()
-    n = torch.tensor(len(rows), dtype=torch.float64, device=rows.device)
+    n = torch.full((), len(rows), dtype=torch.float64, device=rows.device)  # copies nothing there
     variance, mean = torch.var_mean(rows, dim=0, correction=0)
     if not full:
         return Moments(n, mean, variance * len(rows))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -59,6 +60,16 @@ class Tokens(NamedTuple):
             cls=None if cls is None else change(cls),
             registers=None if registers is None else change(registers),
         )
+
+    def to(self, device: torch.device) -> "Tokens":
+        """The same tokens there; the host does not wait for an accelerator to take them."""
+
+        def moved(values: Tensor) -> Tensor:
+            if values.device.type == "cpu" and device.type == "cuda":
+                values = values.pin_memory()
+            return values.to(device, non_blocking=device.type != "cpu")
+
+        return self.map(moved)
 
     def only(self, types: tuple[TokenType, ...]) -> "Tokens":
         """The same tokens without the types not named."""

@@ -263,10 +263,12 @@ def batches(
             on_bad_images(loader.bad_images)
             loader.bad_images = []
         # only pixels travel: reading numbers back from the device would make the host wait
+        pictures = {id(x): x for x in (batch.images, batch.teacher_images)}  # may be one
+        there = {key: x.to(device, non_blocking=True) for key, x in pictures.items()}
         yield batch._replace(
-            images=batch.images.to(device, non_blocking=True),
-            teacher_images=batch.teacher_images.to(device, non_blocking=True),
-            targets=None if batch.targets is None else _moved(batch.targets, device),
+            images=there[id(batch.images)],
+            teacher_images=there[id(batch.teacher_images)],
+            targets=_on(device, batch.targets),
         )
 
 
@@ -278,8 +280,8 @@ def _drawn_sizes(config: RunConfig) -> DrawnSizes | None:
     return DrawnSizes(tuple(config.data.sizes), step_images, config.train.seed)
 
 
-def _moved(targets: Mapping[str, Tokens], device: torch.device) -> dict[str, Tokens]:
-    return {n: t.map(lambda x: x.to(device, non_blocking=True)) for n, t in targets.items()}
+def _on(device: torch.device, targets: Mapping[str, Tokens] | None) -> dict[str, Tokens] | None:
+    return None if targets is None else {name: t.to(device) for name, t in targets.items()}
 
 
 def _splits(where: str, device: torch.device) -> bool:

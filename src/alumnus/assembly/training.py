@@ -168,7 +168,9 @@ def build_distillation(
     )
 
 
-def calibrate(run: Distillation, batches: Iterator[Batch], steps: int) -> None:
+def calibrate(
+    run: Distillation, batches: Iterator[Batch], steps: int, world: World = ALONE
+) -> None:
     """Take the statistics of `frozen` and `phi-s` from the first batches, teachers only."""
     assert run.teachers is not None, "targets are set before"
     log.info("standardisation: statistics of %d batch%s", steps, "" if steps == 1 else "es")
@@ -178,6 +180,8 @@ def calibrate(run: Distillation, batches: Iterator[Batch], steps: int) -> None:
             targets = run.teachers.targets(batch)
         run.standardizers.calibrate(targets)
     run.standardizers.end_calibration(run.ranks.all_reduce_sum if run.ranks.size > 1 else None)
+    for statistic in run.standardizers.buffers():  # processors need not agree on eigenvectors
+        world.from_first(statistic)
 
 
 def start_from(path: str, run: Distillation) -> None:

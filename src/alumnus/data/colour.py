@@ -176,12 +176,13 @@ def _hue(pixels: Tensor, shift: Tensor) -> Tensor:  # [..., 3, H, W]; shift: sha
     low = torch.minimum(red, green)
     top, low = torch.maximum(top, blue, out=top), torch.minimum(low, blue, out=low)
     chroma = torch.sub(top, low, out=low)
-    is_red = (red - top).add_(1.0).clamp_min_(0.0)  # of whole numbers: 1 where equal, else 0
-    is_green = (green - top).add_(1.0).clamp_min_(0.0).mul_(1.0 - is_red)
+    is_red = torch.eq(red, top, out=torch.empty_like(top))
+    is_green = torch.eq(green, top, out=torch.empty_like(top))
+    is_green.addcmul_(is_green, is_red, value=-1.0)
     # numerator of the hue in sixths: g - b near red, 2c + b - r near green, 4c + r - g near blue
-    sixths = torch.add(red - green, chroma, alpha=4.0)
-    near_green = torch.add(blue - red, chroma, alpha=2.0).sub_(sixths)
-    near_red = (green - blue).sub_(sixths)
+    sixths = torch.sub(red, green).add_(chroma, alpha=4.0)
+    near_green = torch.sub(blue, red).add_(chroma, alpha=2.0).sub_(sixths)
+    near_red = torch.sub(green, blue).sub_(sixths)
     sixths.addcmul_(is_red, near_red).addcmul_(is_green, near_green)
     scratch = near_red  # memory is most of the cost
     turn = sixths.div_(torch.clamp_min(chroma, 1.0, out=scratch)).div_(6.0)
@@ -193,12 +194,15 @@ def _hue(pixels: Tensor, shift: Tensor) -> Tensor:  # [..., 3, H, W]; shift: sha
     chroma = saturation.mul_(top).div_(255.0)
     turned = torch.empty_like(pixels)
     for channel, centre in enumerate((3.0, 2.0, 4.0)):
-        out = turned.narrow(-3, channel, 1)
-        away = torch.sub(hue, centre, out=scratch).abs_()
-        share = away.sub_(1.0) if channel == 0 else away.neg_().add_(2.0)
-        missing = share.clamp_(0.0, 1.0).sub_(1.0)
-        torch.addcmul(top, chroma, missing, out=out).round_()
-    return turned
+        missing = torch.sub(hue, centre, out=scratch).abs_()
+        if channel == 0:  # what of the chroma is missing: near the middle of the hues for red
+            missing.neg_().add_(2.0)
+        else:
+            missing.sub_(1.0)
+        torch.addcmul(
+            top, chroma, missing.clamp_(0.0, 1.0), value=-1.0, out=turned.narrow(-3, channel, 1)
+        )
+    return turned.round_()
 
 
 def _solarise(pixels: Tensor, threshold: float) -> Tensor:

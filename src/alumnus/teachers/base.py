@@ -110,10 +110,15 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tokens:
-        """As `forward`, for images that already have a size that the network takes."""
-        images = renormalise(images, mean=self.mean, std=self.std)
+        """As `forward`, for images that already have a size that the network takes.
+
+        The tokens are where the images are; a network that runs on the host is brought them.
+        """
+        seen = images.cpu() if self.runs_on == "host" else images
+        seen = renormalise(seen, mean=self.mean, std=self.std)
         ours = isinstance(self.network, Encoder)  # others know best themselves
-        return in_chunks(self._chosen, images) if ours else self._chosen(images)
+        tokens = in_chunks(self._chosen, seen) if ours else self._chosen(seen)
+        return tokens.to(images.device)
 
     def _chosen(self, images: Tensor) -> Tokens:
         output: Tokens | EncoderOutput = self.network(images)

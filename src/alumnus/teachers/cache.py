@@ -201,7 +201,7 @@ class CachedTeachers:
         source, index = batch.source.cpu().numpy(), batch.index.cpu().numpy()
         rows = view * self.starts[-1] + self.starts[source] + index
         device = batch.images.device
-        return {name: _to(store.read(rows), device) for name, store in self.stores.items()}
+        return {name: store.read(rows).to(device) for name, store in self.stores.items()}
 
 
 def _teacher_key(teacher: Teacher, layout: Layout) -> dict[str, Any]:
@@ -232,14 +232,6 @@ def _source_key(source: Source) -> list[str]:
 
 def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _to(tokens: Tokens, device: Any) -> Tokens:
-    return Tokens(
-        patches=None if tokens.patches is None else tokens.patches.to(device),
-        grid=tokens.grid,
-        cls=None if tokens.cls is None else tokens.cls.to(device),
-    )
 
 
 def _pair(size: Size) -> Grid:

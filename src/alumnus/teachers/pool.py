@@ -81,8 +81,9 @@ class TeacherPool:
 
     @property
     def device(self) -> torch.device:
-        """Where the teachers' weights are; the CPU if they have none."""
-        weights = (p for teacher in self.teachers.values() for p in teacher.parameters())
+        """Where the teachers that run on the device have their weights; else the CPU."""
+        live = (teacher for teacher in self.teachers.values() if teacher.runs_on == "device")
+        weights = (p for teacher in live for p in teacher.parameters())
         return next((p.device for p in weights), torch.device("cpu"))
 
     def _size(self, teacher: Teacher, batch: TeacherBatch, grid: Grid) -> Grid:

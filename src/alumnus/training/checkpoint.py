@@ -121,11 +121,13 @@ class Checkpoints:
             )
         record["sha256"] = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         (temporary / "meta.json").write_text(json.dumps(record, indent=1) + "\n")
-        for path in temporary.iterdir():
+        for path in (*temporary.iterdir(), temporary):
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)  # the same step, written again by a resume
+        if final.exists():  # the same step, written again by a resume
+            final.rename(self.folder / f".{final.name}.old")
         temporary.rename(final)
         _sync(self.folder)
+        shutil.rmtree(self.folder / f".{final.name}.old", ignore_errors=True)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder / f"step-{old:08d}", ignore_errors=True)
 
@@ -133,8 +135,12 @@ class Checkpoints:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that readers see the old one or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    _sync(temporary)
+    try:
+        temporary.write_text(text)
+        _sync(temporary)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,9 +35,11 @@ __all__ = [
 Parallel = Literal["ddp", "fsdp2"]
 T = TypeVar("T")
 
-# The first process may cache features or evaluate for hours while the others wait; one that dies
-# is noticed at once by its closed connections and by torchrun.
-TIMEOUT = timedelta(days=7)
+# The first process may cache features or evaluate for hours while the others wait, host by host;
+# one that dies is noticed at once by its closed connections and by torchrun.
+PATIENCE = timedelta(days=7)
+TIMEOUT = timedelta(minutes=30)  # of whatever devices wait for
+LOST = "connection|remote process"  # in what gloo and NCCL say of a process that is no more
 
 
 class PeerError(RuntimeError):
@@ -51,6 +53,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # among the processes of this machine
+    hosts: Any = None  # group in which they agree; None: that of the tensors
 
     @property
     def is_first(self) -> bool:
@@ -63,12 +66,17 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def from_first(self, tensor: Tensor) -> None:
+        """Fill it, in place, with what the first process has there."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process; all must ask, and wait for each other."""
         if self.size == 1:
             return flag
         raised = torch.tensor(int(flag))
-        dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+        dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=self.hosts)
         return bool(raised)
 
     def first_alone(self, work: Callable[[], T]) -> T | None:
@@ -97,28 +105,30 @@ ALONE = World()
 def join_world(device: torch.device) -> Iterator[World]:
     """The processes that torchrun started, as its environment variables say; else one alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    if device.index is not None:  # collectives, and what asks for no device, use the current one
+        torch.accelerator.set_device_index(device.index)
     if size == 1:
         yield World()
         return
-    if device.index is not None:  # collectives use the current one
-        torch.accelerator.set_device_index(device.index)
     backend = "cpu:gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
-    world = World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+    hosts = dist.new_group(backend="gloo", timeout=PATIENCE)
+    world = World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")), hosts)
+    lost = False
     try:
         yield world
         gc.collect()  # what communicates goes before the group does
-        dist.barrier()  # and no process leaves while another one still listens to it
+        world.any(False)  # and no process leaves while another one still listens to it
     except RuntimeError as error:
-        if re.search("connection|peer|gloo|nccl", str(error), re.IGNORECASE) and not isinstance(
-            error, PeerError
-        ):
+        lost = re.search(LOST, str(error), re.IGNORECASE) is not None
+        if lost and not isinstance(error, PeerError):
             raise PeerError(
                 f"process {world.rank} ends because another one has died; go on with --resume"
             ) from error
         raise
     finally:
-        dist.destroy_process_group()
+        if device.type == "cpu" or not lost:  # NCCL would wait for the lost one
+            dist.destroy_process_group()
 
 
 def spread(

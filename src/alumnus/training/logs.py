@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from alumnus.training.checkpoint import write_atomically
 from alumnus.training.loop import Interval
 
 __all__ = [
@@ -38,7 +39,7 @@ class MetricsLog:
         first_step: int = 0,
     ) -> None:
         kept = [line for line in _lines(jsonl) if json.loads(line)["step"] <= first_step]
-        jsonl.write_text("".join(line + "\n" for line in kept))
+        write_atomically(jsonl, "".join(line + "\n" for line in kept))
         self._jsonl = jsonl
         self._names = names
         self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1)

@@ -124,6 +124,8 @@ class Trainer(Generic[B]):
             evaluates = done in self.evaluate_at
             reports = done % self.log_every == 0 or evaluates or last
             if reports:
+                # by way of the hosts: a device would wait for ever for a process that has died
+                self.world.any(False)
                 values: dict[str, Any] = {name: value.tolist() for name, value in metrics.items()}
                 self._refuse_bad(values["first_bad"])
                 took = time.perf_counter() - since

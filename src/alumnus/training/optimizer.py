@@ -76,12 +76,13 @@ def clip_each(
     if not held:
         return torch.zeros(())
     gradients = [local_part(gradient) for gradient in held]
-    norms = torch.stack(torch._foreach_norm(gradients))
-    if all_reduce_sum is not None:
-        is_part = [part is not gradient for part, gradient in zip(gradients, held, strict=True)]
-        shared = torch.tensor(is_part, device=norms.device)
-        summed = all_reduce_sum(torch.where(shared, norms.square(), 0.0))
-        norms = torch.where(shared, summed.sqrt(), norms)
+    each = list(torch._foreach_norm(gradients))
+    parts = [i for i, gradient in enumerate(held) if gradients[i] is not gradient]
+    if all_reduce_sum is not None and parts:
+        summed = all_reduce_sum(torch.stack([each[i] for i in parts]).square())
+        for i, norm in zip(parts, summed.sqrt().unbind(), strict=True):
+            each[i] = norm
+    norms = torch.stack(each)
     if max_norm is not None:
         factors = (max_norm / (norms + 1e-6)).clamp_max(1.0)
         torch._foreach_mul_(gradients, list(factors.unbind()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
@@ -48,12 +49,19 @@ def fill(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
 
 
 def save_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Write safetensors files, one from each process, through torch.distributed.checkpoint."""
-    with _quiet():
-        save(
-            {name: tensor.detach() for name, tensor in tensors.items()},
-            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-        )
+    """Write safetensors files, one from each process, through torch.distributed.checkpoint.
+
+    OSError, in every process, where one of them cannot write.
+    """
+    try:
+        with _quiet():
+            save(
+                {name: tensor.detach() for name, tensor in tensors.items()},
+                storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+            )
+    except CheckpointException as failed:  # no Exception, but a BaseException
+        errors = [error for error, _ in failed.failures.values()]
+        raise next((e for e in errors if isinstance(e, OSError)), OSError(str(failed))) from failed
 
 
 def load_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
