@@ -29,7 +29,8 @@ from torchvision.transforms import v2
 
 from alumnus.data import UNIC, AugmentConfig, AugmentParams, apply, draw
 from alumnus.data.colour import develop, develop_batch
-from alumnus.data.decode import decode_rgb
+from alumnus.data.decode import decode
+from alumnus.data.picture import Picture, as_image
 from alumnus.data.pixels import view
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
@@ -99,14 +100,13 @@ class Pipelines:
         self.params = draw(0, 0, np.arange(len(files)), 0, config)
         self.from_pillow = published(size_px, config, pillow=True)
         self.from_tensor = published(size_px, config, pillow=False)
-        images = [self._decode(i) for i in range(len(files))]
-        self.images = images
+        self.pictures = [self._decode(i) for i in range(len(files))]
         self.views = torch.stack(
-            [view(image, self.params[i], size_px, config) for i, image in enumerate(images)]
+            [view(p, self.params[i], size_px, config) for i, p in enumerate(self.pictures)]
         )
 
-    def _decode(self, i: int) -> Image.Image:
-        return decode_rgb(self.files[i], source="benchmark", identity=str(i))
+    def _decode(self, i: int) -> Picture:
+        return decode(self.files[i], source="benchmark", identity=str(i))
 
     def torchvision_on_pillow(self, batch: range) -> Tensor:
         images = (Image.open(io.BytesIO(self.files[i])).convert("RGB") for i in batch)
@@ -129,11 +129,11 @@ class Pipelines:
                 for j, i in enumerate(batch)]  # fmt: skip
         return torch.stack(made)
 
-    def decode(self, batch: range) -> list[Image.Image]:
+    def decode(self, batch: range) -> list[Picture]:
         return [self._decode(i) for i in batch]
 
     def geometry(self, batch: range) -> list[Tensor]:
-        return [view(self.images[i], self.params[i], self.size_px, self.config) for i in batch]
+        return [view(self.pictures[i], self.params[i], self.size_px, self.config) for i in batch]
 
     def colour(self, batch: range) -> list[Tensor]:
         return [develop(self.views[i], self.params[i], self.config) for i in batch]
@@ -172,7 +172,7 @@ def main() -> None:
     if not files:
         parser.error(f"there are no JPEG files in {options.source} or below")
     pipelines = Pipelines(files, options.px, UNIC)
-    sizes = np.array([image.size for image in pipelines.images])
+    sizes = np.array([as_image(picture).size for picture in pipelines.pictures])
     found = rates(
         {
             "torchvision on Pillow images": pipelines.torchvision_on_pillow,

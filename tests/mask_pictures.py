@@ -61,7 +61,8 @@ def write_mask_folder(folder: Path, *, count: int = 4) -> Path:
         for kind in ("images", "masks"):
             (folder / kind / split).mkdir(parents=True)
         for i in range(count):
-            image, fields = stripes.read(i)
+            sample = stripes.read(i)
+            image, fields = sample.image, sample.fields
             image.save(folder / "images" / split / f"{i}.png")
             Image.fromarray(fields["mask"]).save(folder / "masks" / split / f"{i}.png")
     return folder

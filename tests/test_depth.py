@@ -243,7 +243,8 @@ def write_depth_folder(folder: Path, ending: str) -> Path:
         for kind in ("images", "depth"):
             (folder / kind / split).mkdir(parents=True)
         for i in range(4):
-            image, fields = steps.read(i)
+            sample = steps.read(i)
+            image, fields = sample.image, sample.fields
             image.save(folder / "images" / split / f"{i}.png")
             path = folder / "depth" / split / f"{i}{ending}"
             if ending == ".npy":

@@ -141,7 +141,8 @@ def test_a_loaded_head_answers_as_it_was_measured(colours: Path, tmp_path: Path)
     assert (model.classes, model.training) == (tuple(COLOURS), False)
     test = open_source(colours, split="test")
     for i in range(len(test)):
-        picture, fields = test.read(i)
+        sample = test.read(i)
+        picture, fields = sample.image, sample.fields
         logits = model(model.prepare(picture)[None])
         assert logits.shape == (1, 3)
         assert logits.argmax().item() == fields["cls"]
@@ -376,7 +377,8 @@ def test_a_loaded_segmentation_head_paints_a_picture_of_any_size(tmp_path: Path)
     settings = (*DENSE, f"data={data}:train,{data}:val", f"out={tmp_path / 'out'}")
     api.finetune(FINE, *settings, head="segmentation")
     model = alumnus.load_head(tmp_path / "out")
-    picture, fields = open_source(data, split="val").read(0)
+    sample = open_source(data, split="val").read(0)
+    picture, fields = sample.image, sample.fields
     images = model.prepare(picture)[None]
     assert images.shape == (1, 3, 32, 48)
     found = model(images)[0]
@@ -400,7 +402,8 @@ def test_a_depth_head_finds_depth_and_answers_in_metres(
     header = result.table.splitlines()[1]
     assert header.split() == ["model", "delta1", "abs_rel", "rmse_m"]
     model = alumnus.load_head(tmp_path / "out")
-    picture, fields = open_source(data, split="test").read(0)
+    sample = open_source(data, split="test").read(0)
+    picture, fields = sample.image, sample.fields
     depth = model(model.prepare(picture)[None])[0]
     truth = torch.from_numpy(fields["depth"])
     assert ((depth - truth).abs() / truth).median() < 0.2

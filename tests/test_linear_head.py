@@ -139,7 +139,8 @@ def test_a_released_head_is_measured_on_the_folder_of_ade20k(tmp_path: Path) -> 
         for kind in ("images", "annotations"):
             (root / kind / split).mkdir(parents=True)
         for i in range(2):
-            image, fields = stripes.read(i)
+            sample = stripes.read(i)
+            image, fields = sample.image, sample.fields
             image.save(root / "images" / split / f"{i}.jpg")
             classes = (fields["mask"] + 1) * (fields["mask"] != IGNORE)  # 0 is ignored, as there
             Image.fromarray(classes.astype("uint8")).save(root / "annotations" / split / f"{i}.png")

@@ -25,7 +25,8 @@ def write(path: Path, mask: list[int] | None = None) -> None:
 
 def start_of_mask(spec: str, count: int) -> list[int]:
     source = open_source(spec)
-    image, fields = source.read(0)
+    sample = source.read(0)
+    image, fields = sample.image, sample.fields
     assert fields["mask"].shape == (image.height, image.width)
     assert set(fields) == {"mask"}
     return [int(value) for value in fields["mask"].flat[:count]]

@@ -65,7 +65,8 @@ class Walk(Walls):
     """The same views as frames of a walk: nobody says which belong together."""
 
     def read(self, index: int) -> Sample:
-        image, fields = super().read(index)
+        sample = super().read(index)
+        image, fields = sample.image, sample.fields
         K = np.array(fields["K"])
         K[:2, 2] -= 0.5  # pixels from the centre of the first one
         record = {"K": K.tolist(), "T_cam_to_world": fields["pose"].tolist()}

@@ -378,7 +378,8 @@ def test_source_gives_the_two_views_of_a_scene_one_after_the_other() -> None:
     for scene in (0, 3):
         drawn = render_room(source.seed, scene, 16)
         for side, view in enumerate(drawn.views):
-            image, fields = source.read(2 * scene + side)
+            sample = source.read(2 * scene + side)
+            image, fields = sample.image, sample.fields
             assert np.array_equal(np.asarray(image), view.image)
             assert fields["pair"] == scene
             np.testing.assert_allclose(fields["depth"], view.depth, rtol=2**-11)  # float16

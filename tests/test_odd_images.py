@@ -1,15 +1,21 @@
 """Odd image files, each made here, through a real folder and the training loader."""
 
+import io
 import itertools
+import random
+import re
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, features
+from torch import Tensor
 
 from alumnus.data import (
     UNIC,
@@ -20,6 +26,11 @@ from alumnus.data import (
     make_loader,
     open_source,
 )
+from alumnus.data import decode as module
+from alumnus.data.augment import draw
+from alumnus.data.decode import decode, decode_rgb
+from alumnus.data.picture import as_image
+from alumnus.data.pixels import eval_view, view
 from image_files import encoded, picture
 
 COLOUR = (200, 30, 90)
@@ -37,7 +48,9 @@ def opened(folder: Path, content: bytes, name: str = "odd.jpg") -> Pixels:
         assert batch.images.shape == (2, 3, 16, 16)
         assert batch.images.isfinite().all()
         assert not batches.bad_images
-    return np.asarray(source.read(0).image)
+    found = np.asarray(source.read(0).image)
+    assert np.array_equal(found, np.asarray(decode_rgb(content, source="s", identity="i")))
+    return found
 
 
 def refused(folder: Path, content: bytes) -> str:
@@ -51,7 +64,9 @@ def refused(folder: Path, content: bytes) -> str:
     assert len(batch.images) == 2
     [bad] = batches.bad_images
     assert (bad.identity, bad.replaced_by) == ("bad.jpg", "good.jpg")
-    with pytest.raises(BrokenImageError):
+    with pytest.raises(BrokenImageError) as by_pillow:
+        decode_rgb(content, source=source.name, identity="bad.jpg")
+    with pytest.raises(BrokenImageError, match=re.escape(str(by_pillow.value))):
         source.read(0)
     assert "\n" not in bad.why
     return bad.why
@@ -70,6 +85,69 @@ def png(rows: "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]", *, colour_type
 
 def close(pixels: Pixels, expected: Sequence[int], *, within: int = 3) -> bool:
     return bool(np.abs(pixels.astype(int) - np.array(expected)).max() <= within)
+
+
+# The fast way for plain JPEGs
+
+
+def jpegs() -> dict[str, bytes]:
+    made = {}
+    for name, mode, settings in [
+        ("baseline", "RGB", {}),
+        ("progressive", "RGB", {"progressive": True}),
+        ("full colour", "RGB", {"subsampling": 0, "quality": 97}),
+        ("half colour", "RGB", {"subsampling": 1, "quality": 30}),
+        ("restarts", "RGB", {"restart_marker_rows": 1}),
+        ("grey", "L", {}),
+        ("cmyk", "CMYK", {}),
+    ]:
+        buffer = io.BytesIO()
+        image = picture(5, width=61, height=47).convert(mode)
+        image.save(buffer, "JPEG", **settings)  # type: ignore[arg-type]
+        made[name] = buffer.getvalue()
+    return made
+
+
+def outcome(way: Callable[..., Any], content: bytes) -> "Pixels | str":
+    try:
+        return np.asarray(as_image(way(content, source="s", identity="i")))
+    except BrokenImageError as error:
+        return error.why
+
+
+@pytest.mark.parametrize("name", jpegs())
+def test_jpegs_are_what_pillow_makes_of_them_whole_cut_or_damaged(name: str) -> None:
+    content, draws = jpegs()[name], random.Random(name)
+    versions = [content, content[:-1], content[:-2], content[:-40], content[:30]]
+    for _ in range(60):
+        damaged = bytearray(content)
+        for _ in range(draws.choice([1, 1, 4])):
+            damaged[draws.randrange(2, len(damaged))] = draws.randrange(256)
+        versions.append(bytes(damaged))
+    for version in versions:
+        ours, pillows = outcome(decode, version), outcome(decode_rgb, version)
+        assert np.array_equal(ours, pillows)
+    assert isinstance(decode(content, source="s", identity="i"), Tensor) is (
+        name not in ("grey", "cmyk")
+    )
+
+
+def test_without_the_fast_way_pillow_decodes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = jpegs()["baseline"]
+    pixels = decode(content, source="s", identity="i")
+    monkeypatch.setattr(module, "decode_jpeg", None)
+    image = decode(content, source="s", identity="i")
+    assert isinstance(image, Image.Image)
+    assert np.array_equal(np.asarray(as_image(pixels)), np.asarray(image))
+
+
+def test_pixels_are_cropped_as_the_image_is() -> None:
+    pixels = decode(jpegs()["baseline"], source="s", identity="i")
+    image = as_image(pixels)
+    assert torch.equal(eval_view(pixels, 16), eval_view(image, 16))
+    params = draw(0, [0] * 8, range(8), [0] * 8, UNIC)
+    for i in range(8):
+        assert torch.equal(view(pixels, params[i], 24, UNIC), view(image, params[i], 24, UNIC))
 
 
 # Broken

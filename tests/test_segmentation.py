@@ -157,10 +157,10 @@ def write_masked_pack(folder: str) -> str:
         read = [stripes.read(i) for i in range(4)]
         samples[split] = [
             {
-                "jpg": encoded(image),
-                "mask.png": encoded(Image.fromarray(fields["mask"]), "PNG"),
+                "jpg": encoded(sample.image),
+                "mask.png": encoded(Image.fromarray(sample.fields["mask"]), "PNG"),
             }
-            for image, fields in read
+            for sample in read
         ]
     write_pack(Path(folder), samples, classes=["blue", "green", "red"])
     return folder

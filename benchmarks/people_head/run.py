@@ -150,7 +150,8 @@ def joints_in(pack: Path, split: str) -> tuple[Tensor, Tensor]:
     source = open_source(f"{pack}:{split}")
     joints, sizes = [], []
     for index in range(len(source)):
-        picture, fields = source.read(index)
+        sample = source.read(index)
+        picture, fields = sample.image, sample.fields
         x, y, seen = torch.tensor(joints_of(fields)).unbind(dim=1)
         joints.append(torch.stack([x / picture.width, y / picture.height, seen], dim=1))
         sizes.append(torch.tensor(picture.size))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 from torch import Tensor
 
+from alumnus.data.picture import Picture, as_image
 from alumnus.tokens import Tokens
 
 __all__ = ["BadImage", "Batch", "Sample", "Source", "named_fields", "names_of"]
@@ -17,8 +18,13 @@ __all__ = ["BadImage", "Batch", "Sample", "Source", "named_fields", "names_of"]
 class Sample(NamedTuple):
     """One decoded sample."""
 
-    image: Image.Image  # RGB, upright
+    picture: Picture  # RGB, upright, as its decoder gave it
     fields: dict[str, Any]  # what else the source holds: "cls": int, "json": dict, "depth": array
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture for Pillow."""
+        return as_image(self.picture)
 
 
 class Source(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 from torchvision import datasets
 
 from alumnus.data.batch import Sample
-from alumnus.data.decode import BrokenImageError, decode_rgb
+from alumnus.data.decode import BrokenImageError, decode
 from alumnus.data.folder import FolderSource
 from alumnus.data.names import Names
 
@@ -79,8 +79,8 @@ class ListingSource:
             data = (self.root / identity).read_bytes()
         except OSError as error:
             raise BrokenImageError(self.name, identity, error.strerror or str(error)) from error
-        image = decode_rgb(data, source=self.name, identity=identity)
-        return Sample(image, self.fields(index))
+        picture = decode(data, source=self.name, identity=identity)
+        return Sample(picture, self.fields(index))
 
 
 def _from_torchvision(root: Path, *parts: Any) -> Listing:

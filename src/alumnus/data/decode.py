@@ -6,12 +6,22 @@ import warnings
 import zlib
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from torch import Tensor
 
-__all__ = ["BrokenImageError", "decode_rgb", "upright_rgb"]
+from alumnus.data.picture import Picture
+
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:  # announced by torchvision 0.29; all is left to Pillow then, in more time
+    decode_jpeg = None
+
+__all__ = ["BrokenImageError", "decode", "decode_rgb", "upright_rgb"]
 
 # What photographs come in, besides JPEG. No EPS or WMF: Pillow hands these to other programs.
 FORMATS = ("PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+JPEG = b"\xff\xd8\xff"
 HUGE_PX = 4096  # JPEGs with a longer short side than this are decoded at 1/2, 1/4 or 1/8
 MOST_PIXELS = 178_956_970  # decoded: Pillow's own limit, half a GiB of RGB
 MOST_JPEG_PIXELS = 2**30  # stored: a baseline JPEG is never held at full size
@@ -81,6 +91,36 @@ def decode_rgb(data: bytes, *, source: str, identity: str, full_size: bool = Fal
         raise BrokenImageError(source, identity, why) from error
 
 
+def decode(data: bytes, *, source: str, identity: str) -> Picture:
+    """As `decode_rgb`; plain JPEGs, the most frequent files, as pixels, in less time.
+
+    The pixels are those of `decode_rgb`: torchvision's decoder is the same library, without
+    Pillow's copies. Pillow reads the header, and decides about all that torchvision refuses.
+    """
+    if data.startswith(JPEG) and decode_jpeg is not None:
+        try:
+            header = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+            if _is_plain(header):
+                stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                pixels: Tensor = decode_jpeg(stored, ImageReadMode.RGB)
+                return pixels
+        except DECODER_ERRORS:
+            pass  # Pillow finds the words
+    return decode_rgb(data, source=source, identity=identity)
+
+
+def _is_plain(header: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether its pixels are taken as they are stored."""
+    short, long = sorted(header.size)
+    return (
+        header.mode == "RGB"
+        and short <= HUGE_PX
+        and long <= LONGEST * short
+        and short * long <= MOST_PIXELS
+        and header.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    )
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image that is open, as `decode_rgb` gives its file at full size; the same errors."""
     try:
@@ -97,7 +137,7 @@ def _why(error: Exception) -> str:
 
 def _open(data: bytes, *, full_size: bool) -> Image.Image:
     """The image, its pixels not decoded yet; a huge JPEG is told to be decoded smaller."""
-    if data.startswith(b"\xff\xd8\xff"):  # Image.open would refuse by the size before decoding
+    if data.startswith(JPEG):  # Image.open would refuse by the size before decoding
         jpeg = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         progressive = "progression" in jpeg.info  # held at full size, as coefficients
         _refuse_bomb(jpeg.size, MOST_PIXELS if progressive else MOST_JPEG_PIXELS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alumnus.data.batch import Sample
-from alumnus.data.decode import BrokenImageError, decode_rgb
+from alumnus.data.decode import BrokenImageError, decode
 from alumnus.data.names import Names
 from alumnus.data.selection import Columns, choose_column, chosen_rows
 
@@ -90,8 +90,8 @@ class FileListSource:
             data = (self.folder / identity).read_bytes()
         except OSError as error:
             raise BrokenImageError(self.name, identity, error.strerror or str(error)) from error
-        image = decode_rgb(data, source=self.name, identity=identity)
-        return Sample(image, {} if self._cls is None else {"cls": int(self._cls[index])})
+        picture = decode(data, source=self.name, identity=identity)
+        return Sample(picture, {} if self._cls is None else {"cls": int(self._cls[index])})
 
     def _refuse_if_nothing_is_there(self, what: str) -> None:
         some = np.unique(np.linspace(0, len(self) - 1, LOOKED_FOR).astype(int)).tolist()

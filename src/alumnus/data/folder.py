@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alumnus.data.batch import Sample
-from alumnus.data.decode import BrokenImageError, decode_rgb
+from alumnus.data.decode import BrokenImageError, decode
 from alumnus.data.names import Names
 
 __all__ = ["EXTENSIONS", "FolderSource", "images_in"]
@@ -61,8 +61,8 @@ class FolderSource:
             data = (self.folder / identity).read_bytes()
         except OSError as error:
             raise BrokenImageError(self.name, identity, error.strerror or str(error)) from error
-        image = decode_rgb(data, source=self.name, identity=identity)
-        return Sample(image, self.fields(index))
+        picture = decode(data, source=self.name, identity=identity)
+        return Sample(picture, self.fields(index))
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alumnus.data.batch import Sample
-from alumnus.data.decode import BrokenImageError, decode_rgb
+from alumnus.data.decode import BrokenImageError, decode
 from alumnus.data.selection import Columns, choose_column, chosen_rows
 from alumnus.spelling import unknown
 
@@ -85,8 +85,8 @@ class HubSource:
                 raise BrokenImageError(self.name, identity, error.strerror or str(error)) from error
         if held is None:
             raise BrokenImageError(self.name, identity, "the row has no image")
-        image = decode_rgb(held, source=self.name, identity=identity)
-        return Sample(image, self._fields(row))
+        picture = decode(held, source=self.name, identity=identity)
+        return Sample(picture, self._fields(row))
 
     def _fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
         label = None if self._label is None else row[self._label]

@@ -149,7 +149,7 @@ class MaskFolderSource:
 
     def read(self, index: int) -> Sample:
         """Decode one image and its mask or depth."""
-        return Sample(self._images.read(index).image, {self._layout.held: self._mask(index)})
+        return Sample(self._images.read(index).picture, {self._layout.held: self._mask(index)})
 
     def _mask(self, index: int) -> NDArray[Any]:  # [H, W]
         path = self._masks / self._paths[index]

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from alumnus.data.augment import AugmentConfig, AugmentParams, Box, crop_box
 from alumnus.data.colour import develop, normalise
+from alumnus.data.picture import Picture, as_image, as_pixels
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["Size", "apply", "apply_to_array", "eval_transform", "eval_view", "view"]
@@ -27,7 +28,7 @@ GREY_MEAN, GREY_STD = sum(IMAGENET_MEAN) / 3, sum(IMAGENET_STD) / 3
 
 
 def apply(
-    image: Image.Image,  # RGB
+    picture: Picture,
     params: AugmentParams,  # of one image: draw(...)[i]
     size: Size,
     config: AugmentConfig,
@@ -38,22 +39,30 @@ def apply(
     the resize (torch's of 8-bit images for Pillow's) and the hue; docs/results/augmentation.md.
     """
     if config.kind == "none":
-        return eval_transform(image, size)
-    return develop(view(image, params, size, config), params, config)
+        return eval_transform(picture, size)
+    return develop(view(picture, params, size, config), params, config)
 
 
 def view(
-    image: Image.Image,  # RGB
+    picture: Picture,
     params: AugmentParams,  # of one image
     size: Size,
     config: AugmentConfig,
 ) -> Tensor:  # [3, H, W] uint8
     """The geometry of the augmentation: what is left is colour, which a device may do."""
     if config.kind == "none":
-        return eval_view(image, size)
-    top, left, h, w = crop_box(params, height_px=image.height, width_px=image.width, config=config)
-    crop = _to_bytes(image.crop((left, top, left + w, top + h)))
-    resized = F.interpolate(crop[None], size=_pair(size), mode="bicubic", antialias=True)[0]
+        return eval_view(picture, size)
+    if isinstance(picture, Tensor):
+        height_px, width_px = picture.shape[1:]
+    else:
+        width_px, height_px = picture.size
+    top, left, h, w = crop_box(params, height_px=height_px, width_px=width_px, config=config)
+    if isinstance(picture, Tensor):
+        crop = picture[:, top : top + h, left : left + w]
+    else:
+        crop = as_pixels(picture.crop((left, top, left + w, top + h)))
+    rows = crop[None].contiguous(memory_format=torch.channels_last)  # half the time
+    resized = F.interpolate(rows, size=_pair(size), mode="bicubic", antialias=True)[0]
     return (resized.flip(-1) if params.flip else resized).contiguous()
 
 
@@ -81,24 +90,21 @@ def apply_to_array(
     return _normalise_channels(pixels.flip(-1) if params.flip else pixels)
 
 
-def eval_transform(image: Image.Image, size: Size) -> Tensor:  # [3, H, W] float32, normalised
+def eval_transform(picture: Picture, size: Size) -> Tensor:  # [3, H, W] float32, normalised
     """Resize (bicubic, antialiased) until the image just covers `size`, cut out the centre."""
-    return normalise(eval_view(image, size))
+    return normalise(eval_view(picture, size))
 
 
-def eval_view(image: Image.Image, size: Size) -> Tensor:  # [3, H, W] uint8
+def eval_view(picture: Picture, size: Size) -> Tensor:  # [3, H, W] uint8
     """As `eval_transform`, before the normalisation."""
+    image = as_image(picture)
     (resized_h, resized_w), (top, left, h, w) = _covering(image.height, image.width, _pair(size))
     resized = image.resize((resized_w, resized_h), Image.Resampling.BICUBIC)
-    return _to_bytes(resized.crop((left, top, left + w, top + h))).contiguous()
+    return as_pixels(resized.crop((left, top, left + w, top + h))).contiguous()
 
 
 def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
-
-
-def _to_bytes(image: Image.Image) -> Tensor:  # [3, H, W] uint8, not contiguous
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _normalise_channels(pixels: Tensor) -> Tensor:

@@ -92,10 +92,10 @@ class Views(NamedTuple):
 
     def _render(self, sample: Sample, params: AugmentParams) -> tuple[Tensor, Tensor | None]:
         see = view if self.split else apply
-        rgb = see(sample.image, params, self.size, self.augment)
+        rgb = see(sample.picture, params, self.size, self.augment)
         teachers = None
         if self.teacher_size is not None and self.teacher_size != self.size:
-            teachers = see(sample.image, params, self.teacher_size, self.augment)
+            teachers = see(sample.picture, params, self.teacher_size, self.augment)
         if self.channels == 3 or (self.channels == 1 and self.split):
             return rgb, teachers
         if self.channels == 1:

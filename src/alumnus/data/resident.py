@@ -8,6 +8,7 @@ from PIL import Image
 
 from alumnus.data.batch import Sample, Source
 from alumnus.data.decode import BrokenImageError
+from alumnus.data.picture import pixels_of
 
 __all__ = ["Pixels", "Resident", "decode_kept", "resident_bytes"]
 
@@ -41,7 +42,7 @@ class Resident:
         kept = self._kept[index]
         if isinstance(kept, BrokenImageError):
             raise kept.again()
-        return Sample(Image.fromarray(kept), {})
+        return Sample(pixels_of(kept), {})
 
     @property
     def nbytes(self) -> int:
@@ -66,4 +67,4 @@ def decode_kept(source: Source, index: int, short_px: int | None) -> Pixels | Br
     if short_px is not None and (shrink := short_px / min(image.size)) < 1:
         width, height = (max(1, round(side * shrink)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return np.array(image)

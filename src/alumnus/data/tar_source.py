@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from alumnus.data.batch import Sample
-from alumnus.data.decode import DECODER_ERRORS, BrokenImageError, decode_rgb
+from alumnus.data.decode import DECODER_ERRORS, BrokenImageError, decode
 from alumnus.data.names import Names
 from alumnus.data.remote import RemoteFiles, is_remote
 from alumnus.data.selection import chosen_rows
@@ -96,8 +96,8 @@ class TarSource:
             data = read(offset, size)
         except OSError as error:
             raise BrokenImageError(self.name, identity, error.strerror or str(error)) from error
-        image = decode_rgb(data, source=self.name, identity=identity)
-        return Sample(image, self._decoded(index, read))
+        picture = decode(data, source=self.name, identity=identity)
+        return Sample(picture, self._decoded(index, read))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": (-1, {})}

@@ -39,5 +39,5 @@ class Turned:
         if self.word not in self.identity(index):
             return sample
         if self.how == "canvas":
-            return sample._replace(image=sample.image.rotate(-90))
-        return sample._replace(image=sample.image.transpose(Image.Transpose.ROTATE_270))
+            return sample._replace(picture=sample.image.rotate(-90))
+        return sample._replace(picture=sample.image.transpose(Image.Transpose.ROTATE_270))

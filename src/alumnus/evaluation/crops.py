@@ -45,7 +45,8 @@ def keep_crops(source: Source, size_px: int) -> Source:
     kept: list[_Kept] = []
     for index in range(len(source)):
         try:
-            image, fields = source.read(index)
+            sample = source.read(index)
+            image, fields = sample.image, sample.fields
         except BrokenImageError:
             continue
         pixels = eval_view(image, size_px).permute(1, 2, 0).numpy()

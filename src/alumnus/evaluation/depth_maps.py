@@ -47,7 +47,7 @@ def depth_in(sample: Sample, *, where: str, most_m: float | None = None) -> Pair
     metres. What is not finite, not above 0 or beyond `most_m` is none. ValueError where there is
     no depth, or none that fits.
     """
-    image, fields = sample
+    image, fields = sample.image, sample.fields
     if "depth" not in fields:
         raise ValueError(f"there is no depth {where}")
     values = np.asarray(fields["depth"])

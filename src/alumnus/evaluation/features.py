@@ -97,7 +97,8 @@ class _Pictures(Dataset[_Item | BrokenImageError]):
 
     def __getitem__(self, index: int) -> _Item | BrokenImageError:
         try:
-            image, fields = self.source.read(index)
+            sample = self.source.read(index)
+            image, fields = sample.image, sample.fields
         except BrokenImageError as error:
             return error
         views = {

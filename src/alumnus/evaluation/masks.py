@@ -63,7 +63,8 @@ def has_mask(fields: dict[str, Any]) -> bool:
 
 def read_pair(source: Source, index: int) -> Pair:
     """One image with its mask; ValueError where there is none, or none that fits."""
-    image, fields = source.read(index)
+    sample = source.read(index)
+    image, fields = sample.image, sample.fields
     where = f"of {source.identity(index)!r} in {source.name!r}"
     if not has_mask(fields):
         raise ValueError(f"there is no mask {where}")

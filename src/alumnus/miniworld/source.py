@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from alumnus.cachedir import cache_dir
 from alumnus.data.batch import Sample
+from alumnus.data.picture import pixels_of
 from alumnus.miniworld.chunks import Chunk, chunk_path, open_chunk, render_chunk
 from alumnus.miniworld.domain import Domain
 from alumnus.miniworld.domains import DOMAINS
@@ -95,7 +95,7 @@ class MiniworldSource:
 
     def read(self, index: int) -> Sample:
         """One picture; rendered if it is not yet in the cache."""
-        return Sample(Image.fromarray(np.array(self._record(index)["image"])), self.fields(index))
+        return Sample(pixels_of(np.array(self._record(index)["image"])), self.fields(index))
 
     def chunk(self, number: int) -> Chunk:
         """The pictures `row.chunk * number` onwards, as a structured array (see `row.dtype`)."""

@@ -37,7 +37,8 @@ def read_bodies(source: Source) -> tuple[PeopleData, Tensor]:
     found: dict[str, list[Tensor]] = {name: [] for name in FIELDS}
     for index in range(len(source)):
         try:
-            picture, fields = source.read(index)
+            sample = source.read(index)
+            picture, fields = sample.image, sample.fields
         except BrokenImageError as error:
             log.warning("left out: %s", error)
             continue
