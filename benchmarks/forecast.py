@@ -1,7 +1,7 @@
 """Short runs of the demo's and the real photographs' recipes: what their first fifth foretells.
 
-    python benchmarks/forecast.py run [--runs runs/forecast] [--packs packs] [--only NAME ...]
-    python benchmarks/forecast.py report [--runs runs/forecast] [--out docs/results]
+    python -m benchmarks.forecast run [--runs runs/forecast] [--packs packs] [--only NAME ...]
+    python -m benchmarks.forecast report [--runs runs/forecast] [--out docs/results]
 
 `run` makes the runs that are not there yet (about 40 minutes on one core in all), `report` reads
 them: the error of the forecast against simple ones, what the stopping rule would have done, and
@@ -25,6 +25,7 @@ from alumnus.training.forecast import FIRST_PART, RATE, forecast
 from alumnus.training.logs import read_metrics
 from alumnus.training.plateau import StoppingRule
 from alumnus.training.schedules import cosine_schedule
+from benchmarks.result_pages import filled, table
 
 OBJECTS = "miniworld:objects"
 KNN_OBJECTS = f"train.knn={OBJECTS}:train[:400],{OBJECTS}:test[:200]"
@@ -285,59 +286,77 @@ def correlation(a: list[float], b: list[float]) -> float:
 
 
 def write_report(runs_folder: Path, out: Path) -> None:
-    """forecast.json, forecast.png and the tables of forecast.md on stdout."""
+    """forecast.json, forecast.png and the tables of forecast.md."""
     runs = read_runs(runs_folder)
-    curves = curves_of(runs)
-    ends = np.array([curve.explained[-1] for curve in curves])
-    made = forecasts(curves)
-    print(f"{len(runs)} runs, {len(curves)} curves, coefficient {fit_rate(curves):.2f}\n")
-    print("| forecast after a fifth | mean error | 4 of 5 below | largest |\n|---|--:|--:|--:|")
-    for name, values in made.items():
-        error = np.abs(np.array(values) - ends)
-        cells = (error.mean(), np.quantile(error, 0.8), error.max())
-        print(f"| {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
-    _print_runs(curves, made[SHIPPED])
-    _print_knn(runs)
-    _print_stopping(runs)
-    out.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(run) for run in runs)
     (out / "forecast.json").write_text(f"[\n{lines}\n]\n")
-    draw(runs, curves, made, out / "forecast.png")
+    page = out / "forecast.md"
+    page.write_text(filled(page.read_text(), tables(runs)))
+    draw(runs, out / "forecast.png")
 
 
-def _print_runs(curves: list[Curve], told: list[float]) -> None:
-    print("\n| run | teacher | steps | after a fifth | forecast | end |\n|---|---|--:|--:|--:|--:|")
-    for curve, value in zip(curves, told, strict=True):
-        now = curve.explained[_seen(curve) - 1]
-        print(
-            f"| {curve.run} | {curve.teacher} | {curve.steps} | {now:.3f} | {value:.3f} "
-            f"| {curve.explained[-1]:.3f} |"
-        )
+def tables(runs: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The page's tables, from what forecast.json holds."""
+    curves = curves_of(runs)
+    return {
+        "errors": _errors(runs, curves),
+        "runs": _ends(curves),
+        "knn": _beside_knn(runs),
+        "stopping": _stopping(runs),
+    }
+
+
+def _errors(runs: list[dict[str, Any]], curves: list[Curve]) -> list[str]:
+    ends = np.array([curve.explained[-1] for curve in curves])
+    rows = []
+    for name, values in forecasts(curves).items():
+        error = np.abs(np.array(values) - ends)
+        cells = (error.mean(), np.quantile(error, 0.8), error.max())
+        rows.append([name, *(f"{cell:.3f}" for cell in cells)])
+    return [
+        *table(["forecast after a fifth", "mean error", "4 of 5 below", "largest"], rows),
+        "",
+        f"{len(runs)} runs, {len(curves)} curves; the coefficient is {RATE}, fitted to these runs "
+        f"it would be {fit_rate(curves):.2f}.",
+    ]
+
+
+def _ends(curves: list[Curve]) -> list[str]:
+    rows = []
+    for curve, told in zip(curves, forecasts(curves)[SHIPPED], strict=True):
+        values = (curve.explained[_seen(curve) - 1], told, curve.explained[-1])
+        rows.append([curve.run, curve.teacher, curve.steps, *(f"{v:.3f}" for v in values)])
+    return table(["run", "teacher", "steps", "after a fifth", "forecast", "end"], rows)
 
 
 WATCHED = ("explained_variance", "cosine", "effective_rank")
 
 
-def _print_knn(runs: list[dict[str, Any]]) -> None:
-    """Rank correlation with k-NN within each run, and over the ends of runs."""
-    measured = [run for run in runs if "knn/student" in run["signals"]]
-    print(f"\n| run | {' | '.join(WATCHED)} | k-NN at the end |\n|---|--:|--:|--:|--:|")
-    for run in measured:
-        knn = run["signals"]["knn/student"]
-        cells = [f"{correlation(run['signals'][name], knn):.2f}" for name in WATCHED]
-        print(f"| {run['name']} | {' | '.join(cells)} | {knn[-1]:.1f} |")
-    same = [run for run in measured if run["recipe"] == "demo"]
-    knn = [run["signals"]["knn/student"][-1] for run in same]
-    cells = [
-        f"{correlation([run['signals'][name][-1] for run in same], knn):.2f}" for name in WATCHED
+def _beside_knn(runs: list[dict[str, Any]]) -> list[str]:
+    """Rank correlation with k-NN within each run, and over the ends of the demo's."""
+    measured = [run["signals"] | {"name": run["name"]} for run in runs if _has_knn(run)]
+    rows: list[list[object]] = [
+        [
+            run["name"],
+            *(f"{correlation(run[name], run['knn/student']):.2f}" for name in WATCHED),
+            run["knn/student"][-1],
+        ]
+        for run in measured
     ]
-    print(f"| ends of the {len(same)} demo runs | {' | '.join(cells)} | |")
+    same = [run for run in measured if run["name"].startswith("demo")]
+    ends = {name: [run[name][-1] for run in same] for name in (*WATCHED, "knn/student")}
+    cells = [f"{correlation(ends[name], ends['knn/student']):.2f}" for name in WATCHED]
+    rows.append([f"ends of the {len(same)} demo runs", *cells, None])
+    return table(["run", *WATCHED, "k-NN at the end"], rows)
 
 
-def _print_stopping(runs: list[dict[str, Any]]) -> None:
+def _has_knn(run: dict[str, Any]) -> bool:
+    return "knn/student" in run["signals"]
+
+
+def _stopping(runs: list[dict[str, Any]]) -> list[str]:
     """What the stopping rule would have done: steps saved, explained variance lost."""
-    print("\n| patience | min_gain | after | runs stopped | steps saved there | lost |")
-    print("|--:|--:|--:|--:|--:|--:|")
+    rows = []
     settings = [(5, 0.002, 0.5), (5, 0.002, 0.0), (3, 0.002, 0.5), (3, 0.002, 0.0)]
     for patience, min_gain, after in settings:
         saved, lost = [], []
@@ -351,24 +370,21 @@ def _print_stopping(runs: list[dict[str, Any]]) -> None:
                 lost.append(values[-1] - values[stops[0] - 1])
         share = f"{np.mean(saved):.0%}" if saved else "-"
         worst = f"{np.mean(lost):.3f} (at most {max(lost):.3f})" if lost else "-"
-        print(
-            f"| {patience} | {min_gain} | {after} | {len(saved)} of {len(runs)} | {share} "
-            f"| {worst} |"
-        )
+        stopped = f"{len(saved)} of {len(runs)}"
+        rows.append([str(patience), str(min_gain), str(after), stopped, share, worst])
+    head = ["patience", "min_gain", "after", "runs stopped", "steps saved there", "lost"]
+    return table(head, rows)
 
 
-def draw(
-    runs: list[dict[str, Any]],
-    curves: list[Curve],
-    made: dict[str, list[float]],
-    path: Path,
-) -> None:
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
     """Forecast against end, and the label-free signals against k-NN."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    curves = curves_of(runs)
+    made = forecasts(curves)
     figure, grid = pyplot.subplots(2, 2, figsize=(10, 8), layout="constrained")
     axes = grid.flatten()
     ends = [curve.explained[-1] for curve in curves]
@@ -400,7 +416,7 @@ def draw(
         title=f"{len(runs)} runs, a point per teacher",
     )
     axes[0].legend(fontsize=7, loc="lower right")
-    measured = [run for run in runs if "knn/student" in run["signals"]]
+    measured = [run for run in runs if _has_knn(run)]
     for axis, name in zip(axes[1:], WATCHED, strict=True):
         for number, run in enumerate(measured):
             axis.plot(

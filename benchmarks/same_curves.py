@@ -1,6 +1,6 @@
-"""One run in five ways: alone; stopped and resumed; in two processes, whole, sharded, stopped.
+"""One run in six ways: alone; stopped and resumed; in two processes, whole, sharded, stopped.
 
-    python benchmarks/same_curves.py [--runs runs/same-curves] [--packs packs] [--out docs/results]
+    python -m benchmarks.same_curves [--runs runs/same-curves] [--packs packs] [--out docs/results]
 
 The recipe is that of the real photographs, small: 1,300 pictures at 64 px, EfficientNet-Lite0 and
 BlazePose, 150 steps. Prints and writes how far the curves lie apart, and draws them. Minutes on two
@@ -14,13 +14,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import torch
 
 from alumnus.runs import load_encoder
+from benchmarks.result_pages import filled, table
 
 STEPS = 150
 WAYS = {
@@ -28,6 +30,7 @@ WAYS = {
     "resumed": "stopped by SIGTERM after half of the steps, resumed",
     "ddp": "two processes, DDP",
     "fsdp2": "two processes, FSDP2",
+    "together": "two processes, FSDP2, stopped half-way, resumed in two",
     "elastic": "two processes, stopped half-way, resumed in one",
 }
 RECIPE = Path(__file__).parent.parent / "docs" / "results" / "real-photos.yaml"
@@ -50,7 +53,7 @@ def command(way: str, folder: Path, packs: Path, *, ranks: int) -> list[str]:
         "departures.scope=global",  # else each process averages over its own part, as released
         *("train.log_every=1", "train.checkpoints=1", "train.eval_every=15"),
         *("train.precision=fp32", "train.threads=1"),
-        f"train.parallel={'fsdp2' if way == 'fsdp2' else 'ddp'}",
+        f"train.parallel={'fsdp2' if way in ('fsdp2', 'together') else 'ddp'}",
         "evaluate.tasks=[]",
         f"out={folder}",
     ]
@@ -66,8 +69,9 @@ def make(way: str, folder: Path, packs: Path) -> None:
         return
     print(f"{way}: {WAYS[way]}", flush=True)
     ranks = 1 if way in ("alone", "resumed") else 2
-    if way in ("resumed", "elastic"):
+    if way in ("resumed", "together", "elastic"):
         stop_half_way(command(way, folder, packs, ranks=ranks), folder)
+    if way == "elastic":
         ranks = 1
     words = ["--resume"] if folder.is_dir() else []
     subprocess.run([*command(way, folder, packs, ranks=ranks), *words], check=True)
@@ -119,26 +123,28 @@ def main() -> None:
         make(way, options.runs / way, options.packs)
 
     curves = {way: losses(options.runs / way) for way in WAYS}
-    rows = []
-    for way in WAYS:
-        apart = torch.tensor([abs(curves[way][s] - curves["alone"][s]) for s in curves["alone"]])
-        rows.append(
-            {
-                "way": WAYS[way],
-                "last loss": curves[way][STEPS],
-                "largest difference of the loss": float(apart.max()),
-                "of any weight of the encoder": weight_difference(
-                    options.runs / way, options.runs / "alone"
-                ),
-            }
-        )
-    (options.out / "same-curves.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|---" + "|--:" * (len(rows[0]) - 1) + "|")
-    for row in rows:
-        cells = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in row.values()]
-        print("| " + " | ".join(cells) + " |")
+    found = {
+        way: {
+            "loss": [curves[way][step] for step in range(1, STEPS + 1)],
+            "weights": weight_difference(options.runs / way, options.runs / "alone"),
+        }
+        for way in WAYS
+    }
+    (options.out / "same-curves.json").write_text(json.dumps(found) + "\n")
+    page = options.out / "same-curves.md"
+    page.write_text(filled(page.read_text(), tables(found)))
     draw({WAYS[way]: curve for way, curve in curves.items()}, options.out / "same-curves.png")
+
+
+def tables(found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The page's table, from what same-curves.json holds."""
+    alone = found["alone"]["loss"]
+    rows = []
+    for way, run in found.items():
+        apart = max(abs(a - b) for a, b in zip(run["loss"], alone, strict=True))
+        rows.append([WAYS[way], f"{run['loss'][-1]:.6f}", f"{apart:.2g}", f"{run['weights']:.2g}"])
+    head = ["way", "last loss", "largest difference of the loss", "of any weight of the encoder"]
+    return {"ways": table(head, rows)}
 
 
 def draw(curves: dict[str, dict[int, float]], path: Path) -> None:
@@ -147,7 +153,7 @@ def draw(curves: dict[str, dict[int, float]], path: Path) -> None:
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), height_ratios=(2, 1))
     first = next(iter(curves.values()))
     for i, (name, curve) in enumerate(curves.items()):
-        above.plot(list(curve), list(curve.values()), label=name, linewidth=9 - 1.9 * i, alpha=0.8)
+        above.plot(list(curve), list(curve.values()), label=name, linewidth=9 - 1.6 * i, alpha=0.8)
         if i:
             apart = [max(abs(curve[step] - first[step]), 1e-9) for step in first]
             below.semilogy(list(first), apart, color=f"C{i}")

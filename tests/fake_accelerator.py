@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-__all__ = ["DEVICE", "fake_accelerator"]
+__all__ = ["DEVICE", "fake_accelerator", "torch_can_pretend"]
 
 DEVICE = torch.device("cuda", 0)
 COPY_IN_PLACE = torch.ops.aten.copy_.default
@@ -67,3 +67,12 @@ def fake_accelerator(modules: Sequence[nn.Module] = ()) -> Iterator[_FakeAcceler
             yield mode
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+
+
+def torch_can_pretend() -> bool:
+    """Whether this torch has tensors of an accelerator without its driver; 2.9 has not."""
+    try:
+        with fake_accelerator([layer := nn.Linear(1, 1)]):
+            return layer(torch.ones(1, 1, device=DEVICE)).device == DEVICE
+    except (RuntimeError, AssertionError):
+        return False

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from alumnus.training import checkpoint as module
 from alumnus.training.checkpoint import Checkpoints
@@ -96,6 +97,27 @@ def test_resumed_metrics_have_every_step_once(tmp_path: Path) -> None:
     records = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert [record["step"] for record in records] == [10, 20, 30]
     assert records[0]["loss/b"] == 0.75
+    curves = EventAccumulator(str(board))
+    curves.Reload()
+    assert [event.step for event in curves.Scalars("loss/b")] == [10, 20, 30]
+    assert {event.value for event in curves.Scalars("loss/b")} == {0.75}
+
+
+def test_metrics_survive_a_disk_that_is_full_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jsonl = tmp_path / "metrics.jsonl"
+    jsonl.write_text('{"step": 1}\n{"step": 2}\n')
+    before = jsonl.read_text()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_sync", full)
+    with pytest.raises(OSError, match="No space"):
+        MetricsLog(jsonl, tmp_path / "tensorboard", names={}, first_step=1)
+    assert jsonl.read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_the_line_says_whether_it_is_well() -> None:

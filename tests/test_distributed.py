@@ -277,6 +277,40 @@ def test_shared_modules_and_scalars_are_no_obstacle(one_process: None) -> None:
     assert not is_shard(network.scale)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_processes_that_are_asked_to_stop_save_and_go_on_as_if_never_stopped(
+    place: Path, parallel: str
+) -> None:
+    out = place / f"asked-{parallel}"
+    always = case_of(place, "asked", "optim.steps=60").words
+    words = [*always, "departures.scope=global", f"train.parallel={parallel}"]
+    command = ["-m", "alumnus", "distill", str(place / "toy.yaml"), *words, f"out={out}"]
+    run = started(2, command)
+    while '"step": 10' not in (read_if_there(out / "metrics.jsonl")):
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.02)
+    for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGTERM)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert "stopped on request after step" in said
+    assert not (out / "encoder.safetensors").exists()
+    again = started(2, [*command, "--resume"])
+    said, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert "resumed after step" in said
+    api.distill(str(place / "toy.yaml"), *words, f"out={out}-alone")
+    ours, theirs = (load_file(Path(f"{out}{end}/encoder.safetensors")) for end in ("", "-alone"))
+    for name, tensor in theirs.items():
+        if not name.endswith("qkv.bias"):
+            torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-5)
+
+
+def read_if_there(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 def test_a_process_that_dies_ends_the_others_and_one_alone_can_go_on(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

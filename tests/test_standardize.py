@@ -118,6 +118,18 @@ def test_statistics_over_two_ranks_equal_the_published(
             assert_statistics(rank, token_type, *after)
 
 
+def test_the_statistics_of_all_teachers_travel_in_one_packet_of_fixed_length() -> None:
+    standardizers = Standardizers("batch", {"a": {"cls": 4, "patch": 4}, "b": {"patch": 6}})
+    lengths = []
+    for images in (2, 8):
+        wire = Wire()
+        a = Tokens(torch.randn(images, 9, 4), (3, 3), torch.randn(images, 4))
+        standardizers.moments({"a": a, "b": Tokens(torch.randn(images, 4, 6), (2, 2))}, wire.send)
+        [packet] = wire.sent
+        lengths.append(packet.numel())
+    assert lengths == [2 * (1 + 4 + 4) + (1 + 6 + 6)] * 2  # count, means and squares of each
+
+
 class Wire:
     """Stands in for an all-reduce: collects what every rank sends, then gives the sum."""
 
