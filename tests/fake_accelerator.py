@@ -73,6 +73,7 @@ def torch_can_pretend() -> bool:
     """Whether this torch has tensors of an accelerator without its driver; 2.9 has not."""
     try:
         with fake_accelerator([layer := nn.Linear(1, 1)]):
-            return layer(torch.ones(1, 1, device=DEVICE)).device == DEVICE
+            seen: Tensor = layer(torch.ones(1, 1, device=DEVICE))
+            return seen.device == DEVICE
     except (RuntimeError, AssertionError):
         return False

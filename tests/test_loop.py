@@ -405,6 +405,19 @@ def test_compiled_run_is_the_same_run_and_its_tensors_keep_their_names(images: P
     assert list(ours) == list(theirs)
 
 
+@pytest.mark.slow
+def test_blocks_with_rates_of_drop_path_of_their_own_are_all_compiled(images: Path) -> None:
+    config = config_of(
+        images,
+        *("student.depth=10", "student.drop_path=0.3", "projector={kind: linear}"),
+        *("train.compile=true", "teachers={vit: {model: 'python:toys:vit'}}"),
+    )
+    run = distillation_of(config)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        run.step(batches_of(config, 2), 0)
+        run.student.eval()(torch.zeros(2, 3, 16, 16))
+
+
 def test_activation_checkpointing_of_a_student_that_cannot_is_refused(images: Path) -> None:
     words = ["projector={kind: mlp}", "student.model=python:toys:convolution"]
     with pytest.raises(ValueError, match="has no set_grad_checkpointing"):

@@ -214,8 +214,12 @@ def start_from(path: str, run: Distillation) -> None:
 def _compile(student: Student, teachers: Mapping[str, Teacher]) -> None:
     """In place, so that no tensor changes its name; block by block, so that equal ones share code.
 
-    Teachers on the host are not torch's.
+    Those that differ in their rate of drop path alone do not: code is made for each, and once more
+    for evaluation, so torch's limit for one kind of module is raised. Teachers on the host are not
+    torch's.
     """
+    most = 4 * len(student.units)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, most)
     for unit in student.units:
         unit.compile()
     for teacher in teachers.values():
