@@ -1,11 +1,12 @@
 """Short runs of the demo's and the real photographs' recipes: what their first fifth foretells.
 
     python -m benchmarks.forecast run [--runs runs/forecast] [--packs packs] [--only NAME ...]
-    python -m benchmarks.forecast report [--runs runs/forecast] [--out docs/results]
+    python -m benchmarks.forecast report [--runs runs/forecast] [--longer FOLDER]
 
 `run` makes the runs that are not there yet (about 40 minutes on one core in all), `report` reads
 them: the error of the forecast against simple ones, what the stopping rule would have done, and
-the label-free signals against k-NN, as JSON, text and a picture.
+the label-free signals against k-NN, as JSON, text and a picture. `--longer` names the students of
+benchmarks.mini_dune (OUT/students), runs of 300 to 8,000 steps; without it those of the JSON stay.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.stats import spearmanr
 
 from alumnus import api
@@ -67,6 +69,9 @@ def _alone(domain: str, more: str = "") -> tuple[str, str]:
 OBJECTS_ALONE = _alone("objects")
 ROOMS_ALONE = _alone("rooms", ", tokens: [patch]")
 PEOPLE_ALONE = _alone("people", ", tokens: [patch]")
+
+
+LONGER = "mini-dune"
 
 
 class Run(NamedTuple):
@@ -174,6 +179,7 @@ class Curve(NamedTuple):
     """What one run showed of one teacher."""
 
     run: str
+    recipe: str
     teacher: str
     steps: int
     learning: list[float]  # sum of the learning rates up to each look, and at the end
@@ -207,6 +213,33 @@ def read_runs(runs: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_longer(students: Path) -> list[dict[str, Any]]:
+    """Mini-dune's finished runs: explained variance and cosine of each teacher."""
+    found = []
+    for metrics in sorted(students.rglob("metrics.jsonl")):
+        config = load_config(metrics.parent / "config.yaml")
+        assert config.optim.steps is not None, "mini-dune counts in steps"
+        records = read_metrics(metrics, last_step=config.optim.steps)
+        looks = [record for record in records if "explained_variance" in record]
+        if not looks or looks[-1]["step"] < config.optim.steps:
+            continue
+        kinds = ("explained_variance", *(f"explained_variance/{t}" for t in config.teachers))
+        names = (*kinds, *(f"cosine/{teacher}" for teacher in config.teachers))
+        found.append(
+            {
+                "name": f"{LONGER}/{metrics.parent.relative_to(students)}",
+                "recipe": LONGER,
+                "seed": config.train.seed,
+                "steps": config.optim.steps,
+                "warmup": config.optim.warmup,
+                "teachers": list(config.teachers),
+                "step": [look["step"] for look in looks],
+                "signals": {name: [round(look[name], 3) for look in looks] for name in names},
+            }
+        )
+    return found
+
+
 def _told(key: str) -> bool:
     return key == "effective_rank" or key.split("/")[0] in ("explained_variance", "cosine", "knn")
 
@@ -224,7 +257,16 @@ def curves_of(runs: list[dict[str, Any]]) -> list[Curve]:
             explained = signals[f"explained_variance/{teacher}"]
             cosine = signals[f"cosine/{teacher}"]
             curves.append(
-                Curve(run["name"], teacher, steps, learning, run["step"], explained, cosine)
+                Curve(
+                    run["name"],
+                    run["recipe"],
+                    teacher,
+                    steps,
+                    learning,
+                    run["step"],
+                    explained,
+                    cosine,
+                )
             )
     return curves
 
@@ -241,17 +283,21 @@ def foretell(curve: Curve, rate: float) -> float:
     return forecast(curve.explained[:n], curve.cosine[:n], left=left, rate=rate)
 
 
+def _squared(curve: Curve, rate: float) -> float:
+    """The law that was shipped before these runs were made."""
+    n = _seen(curve)
+    left = math.log(curve.learning[-1] / curve.learning[n - 1])
+    exponent = rate * max(curve.cosine[n - 1], 0.0) ** 2
+    return 1 - (1 - max(curve.explained[:n])) * math.exp(-exponent * left)
+
+
 def fit_rate(curves: list[Curve]) -> float:
-    """The coefficient of the forecast with the least squared error of the exponent."""
-    products, squares = 0.0, 0.0
-    for curve in curves:
-        n = _seen(curve)
-        left = math.log(curve.learning[-1] / curve.learning[n - 1])
-        cosine = max(curve.cosine[n - 1], 0.0) ** 2
-        unexplained = (1 - curve.explained[-1]) / (1 - max(curve.explained[:n]))
-        products += -math.log(unexplained) / left * cosine
-        squares += cosine**2
-    return products / squares
+    """The coefficient of the forecast with the least squared error."""
+
+    def error(rate: float) -> float:
+        return sum((foretell(curve, rate) - curve.explained[-1]) ** 2 for curve in curves)
+
+    return float(minimize_scalar(error, bounds=(0.0, 5.0), method="bounded").x)
 
 
 SHIPPED = "power law in the learning done"  # alumnus.training.forecast
@@ -262,15 +308,26 @@ def forecasts(curves: list[Curve]) -> dict[str, list[float]]:
 
     def line(curve: Curve, x: list[float]) -> float:
         n = _seen(curve)
-        slope, start = np.polyfit(x[:n], curve.explained[:n], 1)
-        return float(slope * x[-1] + start)
+        seen, values = np.array(x[:n]), np.array(curve.explained[:n])
+        spread = ((seen - seen.mean()) ** 2).sum()
+        slope = ((seen - seen.mean()) * values).sum() / spread if n > 1 else 0.0
+        return float(values.mean() + slope * (x[-1] - seen.mean()))
+
+    rates = {
+        longer: fit_rate([c for c in curves if (c.recipe == LONGER) is not longer])
+        for longer in (True, False)
+    }
 
     def others(curve: Curve) -> list[Curve]:
-        return [other for other in curves if other.run != curve.run]
+        mine = curve.recipe == LONGER
+        return [c for c in curves if (c.recipe == LONGER) is mine and c.run != curve.run]
 
     return {
         SHIPPED: [foretell(c, RATE) for c in curves],
-        "the same, fitted to the other runs": [foretell(c, fit_rate(others(c))) for c in curves],
+        "the same, fitted to the other column": [
+            foretell(c, rates[c.recipe == LONGER]) for c in curves
+        ],
+        "by the square of the cosine, 1.73 (before)": [_squared(c, 1.73) for c in curves],
         "last value": [c.explained[_seen(c) - 1] for c in curves],
         "line in steps": [line(c, [float(step) for step in c.step]) for c in curves],
         "line in the learning done": [line(c, c.learning) for c in curves],
@@ -285,12 +342,13 @@ def correlation(a: list[float], b: list[float]) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def write_report(runs_folder: Path, out: Path) -> None:
+def write_report(runs_folder: Path, longer: Path | None, out: Path) -> None:
     """forecast.json, forecast.png and the tables of forecast.md."""
-    runs = read_runs(runs_folder)
+    file, page = out / "forecast.json", out / "forecast.md"
+    kept = [run for run in json.loads(file.read_text()) if run["recipe"] == LONGER]
+    runs = read_runs(runs_folder) + (kept if longer is None else read_longer(longer))
     lines = ",\n".join(json.dumps(run) for run in runs)
-    (out / "forecast.json").write_text(f"[\n{lines}\n]\n")
-    page = out / "forecast.md"
+    file.write_text(f"[\n{lines}\n]\n")
     page.write_text(filled(page.read_text(), tables(runs)))
     draw(runs, out / "forecast.png")
 
@@ -298,27 +356,51 @@ def write_report(runs_folder: Path, out: Path) -> None:
 def tables(runs: list[dict[str, Any]]) -> dict[str, list[str]]:
     """The page's tables, from what forecast.json holds."""
     curves = curves_of(runs)
+    short = [run for run in runs if run["recipe"] != LONGER]
     return {
         "errors": _errors(runs, curves),
-        "runs": _ends(curves),
-        "knn": _beside_knn(runs),
+        "lengths": _lengths(curves),
+        "runs": _ends(curves_of(short)),
+        "knn": _beside_knn(short),
         "stopping": _stopping(runs),
     }
 
 
 def _errors(runs: list[dict[str, Any]], curves: list[Curve]) -> list[str]:
     ends = np.array([curve.explained[-1] for curve in curves])
+    longer = np.array([curve.recipe == LONGER for curve in curves])
     rows = []
     for name, values in forecasts(curves).items():
-        error = np.abs(np.array(values) - ends)
-        cells = (error.mean(), np.quantile(error, 0.8), error.max())
+        cells = []
+        for part in (~longer, longer):
+            error = np.abs(np.array(values) - ends)[part]
+            cells += [error.mean(), np.quantile(error, 0.8), error.max()]
         rows.append([name, *(f"{cell:.3f}" for cell in cells)])
+    count = sum(run["recipe"] == LONGER for run in runs)
+    short = f"{len(runs) - count} short runs"
+    long = f"{count} of mini-dune"
+    head = ["forecast after a fifth", f"{short}: mean error", "4 of 5 below", "largest"]
     return [
-        *table(["forecast after a fifth", "mean error", "4 of 5 below", "largest"], rows),
+        *table([*head, f"{long}: mean error", "4 of 5 below", "largest"], rows),
         "",
-        f"{len(runs)} runs, {len(curves)} curves; the coefficient is {RATE}, fitted to these runs "
-        f"it would be {fit_rate(curves):.2f}.",
+        f"{(~longer).sum()} and {longer.sum()} curves. The coefficient is {RATE}; the short runs "
+        f"alone give {fit_rate([c for c in curves if c.recipe != LONGER]):.2f}, the others "
+        f"{fit_rate([c for c in curves if c.recipe == LONGER]):.2f}.",
     ]
+
+
+def _lengths(curves: list[Curve]) -> list[str]:
+    """Error and bias of the forecast by the length of mini-dune's runs."""
+    rows: list[list[object]] = []
+    longer = [curve for curve in curves if curve.recipe == LONGER]
+    for steps in sorted({curve.steps for curve in longer}):
+        same = [curve for curve in longer if curve.steps == steps]
+        off = np.array([foretell(curve, RATE) - curve.explained[-1] for curve in same])
+        now = np.mean([curve.explained[_seen(curve) - 1] for curve in same])
+        end = np.mean([curve.explained[-1] for curve in same])
+        cells = (now, end, np.abs(off).mean(), off.mean())
+        rows.append([f"{steps:,}", len(same), *(f"{cell:.3f}" for cell in cells)])
+    return table(["steps", "curves", "after a fifth", "end", "mean error", "bias"], rows)
 
 
 def _ends(curves: list[Curve]) -> list[str]:
@@ -442,6 +524,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("--runs", type=Path, default=Path("runs/forecast"))
+    parser.add_argument("--longer", type=Path)
     parser.add_argument("--packs", type=Path, default=Path("packs"))
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
@@ -450,7 +533,7 @@ def main() -> None:
     if arguments.what == "run":
         run_all(arguments.runs, arguments.packs, arguments.only)
     else:
-        write_report(arguments.runs, arguments.out)
+        write_report(arguments.runs, arguments.longer, arguments.out)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,8 @@ def test_the_readmes_first_blocks_run_in_a_folder_with_a_run_and_a_photograph(
     Image.effect_noise((60, 40), 90).convert("RGB").save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "README.md").read_text()
+    assert "alumnus export runs/photos photos-timm  " in page
+    alumnus.export("runs/photos", "photos-timm")
     seen: dict[str, Any] = {}
     for block in page.split("```python\n")[1:3]:
         exec(block.partition("```")[0], seen)

@@ -444,7 +444,7 @@ def test_without_held_out_images_nothing_is_watched_and_no_rule_can_stop(images:
 def curve(learning: np.ndarray[Any, Any], *, rate: float, cosine: float) -> Any:
     """Explained variance that follows the law exactly, from 0.1 at the end of the first fifth."""
     now = learning[len(learning) // 5 - 1]
-    return 1 - 0.9 * (learning / now) ** (-rate * cosine**2)
+    return 1 - 0.9 * (learning / now) ** (-rate * cosine)
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 10, 100])

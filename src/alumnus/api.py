@@ -26,6 +26,7 @@ from alumnus.evaluation.segmentation import SegmentationProtocol
 from alumnus.evaluation.suite import evaluate as evaluate_models
 from alumnus.evaluation.tasks import TaskSpec
 from alumnus.evaluation.text_features import save_text_features
+from alumnus.exporting import Exported, check_export, export_encoder
 from alumnus.extraction import extract_to_file
 from alumnus.finetune_config import load_finetune_config
 from alumnus.finetuning import FinetuneResult, run_finetune
@@ -40,7 +41,7 @@ from alumnus.replaying import ReplayedStep, replay_step
 from alumnus.report.relative import relative_picture
 from alumnus.run_folder import RunFolder
 from alumnus.running import DistillResult, run_config, set_up
-from alumnus.runs import keeps_projectors, load_student
+from alumnus.runs import is_encoder, keeps_projectors, load_student
 from alumnus.scenes import (
     PhotoMatches,
     Reconstruction,
@@ -64,6 +65,7 @@ __all__ = [
     "diagnose",
     "distill",
     "evaluate",
+    "export",
     "extract",
     "finetune",
     "get",
@@ -375,6 +377,31 @@ def extract(
     return extract_to_file(
         row, source, path, size_px=size, patches=patches, batch_size=batch_size, device=chosen
     )
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    to: str = "timm",
+    *,
+    size: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write an encoder for use without alumnus: `to` is timm, onnx or alumnus; into a new folder.
+
+    `model` is a run (its bare encoder), an encoder or a released checkpoint. `timm` is a folder
+    that timm and transformers open; `onnx` one network for square images of `size` px, any number
+    of them; `alumnus` what a run keeps, such as of a `.pth`. ValueError where the format cannot
+    hold the encoder; then nothing is written.
+    """
+    folder = Path(out).expanduser()
+    chosen = check_export(folder, to, overwrite=overwrite)
+    if not is_encoder(model):
+        raise ValueError(
+            f"there is no encoder in {model}: name a run, a folder with encoder.safetensors, or a "
+            "released .pth"
+        )
+    return export_encoder(model, folder, chosen, size_px=size)
 
 
 def text(

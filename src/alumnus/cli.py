@@ -325,6 +325,24 @@ def extract(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Run, encoder, or released .pth file")],
+    out: Annotated[Path, typer.Argument(help="Folder to write")],
+    to: Annotated[
+        str, typer.Option(help="timm (transformers opens it too), onnx, or alumnus")
+    ] = "timm",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images of an ONNX network, px")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder")] = False,
+) -> None:
+    """Write an encoder for use without alumnus, and compare what was written."""
+    from alumnus import api
+
+    print(api.export(model, out, to, size=size, overwrite=overwrite))
+
+
+@app.command()
 def text(
     model: Annotated[
         str, typer.Argument(help="CLIP or SigLIP model of transformers: folder or hub id")

@@ -39,7 +39,9 @@ def to_timm(encoder: Encoder, spec: EncoderSpec) -> TimmExport:
         raise ValueError(f"only ViTs and timm models export to timm, not {spec.model!r}")
     if spec.stem == "conv" or spec.qk_norm:
         what = "a convolutional stem" if spec.stem == "conv" else "qk-norm of eps 1e-5"
-        raise ValueError(f"timm's ViT cannot express {what}: export the alumnus weights instead")
+        raise ValueError(
+            f"timm's ViT cannot express {what}: write ONNX, or go on with the alumnus weights"
+        )
     state = {k: v.detach().clone() for k, v in encoder.state_dict().items() if k != "mask_token"}
     if spec.registers:
         state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]

@@ -154,11 +154,11 @@ class ViT(VisionTransformer, Encoder):  # type: ignore[misc]  # timm is untyped
 
     def _pos_embed(self, x: Tensor) -> Tensor:  # [B, h, w, D] -> [B, 1 + R + N, D]
         pos_embed = self.position_embedding((x.shape[1], x.shape[2]))
-        cls_token = (self.cls_token + pos_embed[:, :1]).expand(len(x), -1, -1)
+        cls_token = (self.cls_token + pos_embed[:, :1]).expand(x.shape[0], -1, -1)
         patches = x.flatten(1, 2) + pos_embed[:, 1:]
         if self.reg_token is None:
             return torch.cat([cls_token, patches], dim=1)
-        return torch.cat([cls_token, self.reg_token.expand(len(x), -1, -1), patches], dim=1)
+        return torch.cat([cls_token, self.reg_token.expand(x.shape[0], -1, -1), patches], dim=1)
 
     def position_embedding(self, grid: Grid) -> Tensor:  # [1, 1 + N, D]
         """The position embedding added on a grid: that of [CLS], then of the patches."""

@@ -1,0 +1,229 @@
+"""Encoders as the files of others: `alumnus export`."""
+
+import copy
+import importlib.util
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import Tensor, nn
+
+from alumnus.encoders import Encoder, EncoderSpec, TimmEncoder
+from alumnus.export import to_timm
+from alumnus.images import renormalise
+from alumnus.licences import Terms, sentences
+from alumnus.runs import load_encoder, load_encoder_spec, load_terms, save_encoder
+from alumnus.spelling import unknown
+
+__all__ = ["FORMATS", "ExportFormat", "Exported", "check_export", "export_encoder"]
+
+ExportFormat = Literal["timm", "onnx", "alumnus"]
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+ONNX_FILE = "model.onnx"
+LARGEST = 1e-3  # difference of a feature, in standard deviations of all, of an export that is right
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far it is from the encoder."""
+
+    folder: Path
+    files: tuple[str, ...]
+    difference: float  # largest of any token, in standard deviations of all
+    how: str  # to load it
+    terms: tuple[Terms, ...]
+
+    def __str__(self) -> str:
+        apart = f" within {self.difference:.0e} of a token's deviation" if self.difference else ""
+        return "\n".join(
+            [
+                f"{self.folder}: {', '.join(self.files)}; equal to the encoder{apart}",
+                *(f"licences  {sentence}" for sentence in sentences(self.terms)),
+                "",
+                self.how,
+            ]
+        )
+
+
+def check_export(out: Path, to: str, *, overwrite: bool) -> ExportFormat:
+    """The format; ValueError where it is none, lacks a package, or the folder is in use."""
+    chosen = next((known for known in FORMATS if known == to), None)
+    if chosen is None:
+        raise unknown("format", to, FORMATS)
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not _is_there(name)]
+    if chosen == "onnx" and missing:
+        raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'alumnus[onnx]'")
+    if out.is_file():
+        raise ValueError(f"{out} is a file: an export is a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise ValueError(f"{out} is not empty: add --overwrite, or choose another folder")
+    return chosen
+
+
+def export_encoder(
+    path: str | Path,
+    out: Path,
+    to: ExportFormat,
+    *,
+    size_px: int | None = None,  # of ONNX's images; None: the encoder's own
+) -> Exported:
+    """Write the encoder of `path` (as `load` takes it) into the folder `out`.
+
+    What is written is loaded again and compared before the folder appears. ValueError where the
+    format cannot hold the encoder, or the size does not suit it.
+    """
+    held = _Held(load_encoder(path), load_encoder_spec(path), load_terms(path))
+    encoder, spec, terms = held
+    size = size_px or spec.image_size
+    if size % encoder.patch_size:
+        raise ValueError(
+            f"images of {size} px do not divide into patches of {encoder.patch_size} px"
+        )
+    if to != "onnx" and size != spec.image_size:
+        raise ValueError(f"a size is for ONNX; {to} models are told theirs when they are loaded")
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randn(2, spec.in_channels, size, size, generator=draws)
+    expected = _tokens(encoder, images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:
+        folder = Path(made) / out.name
+        folder.mkdir()
+        again = WRITERS[to](held, folder, images)
+        difference = float((again(images) - expected).abs().max() / expected.std())
+        if not difference < LARGEST:
+            raise ValueError(
+                f"the export is not equal to the encoder: tokens differ by {difference:.1e} of "
+                "their standard deviation; nothing was written"
+            )
+        (folder / "licences.txt").write_text("\n".join(sentences(terms)) + "\n")
+        shape = f"[B, {spec.in_channels}, {size}, {size}]"
+        files = tuple(sorted(file.name for file in folder.iterdir()))
+        if out.is_dir():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return Exported(out, files, difference, HOW[to].format(folder=out, shape=shape), terms)
+
+
+HOW = {
+    "timm": 'model = timm.create_model("local-dir:{folder}", pretrained=True)\n'
+    "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
+    'model = transformers.AutoModel.from_pretrained("{folder}")  # or',
+    "onnx": 'session = onnxruntime.InferenceSession("{folder}/model.onnx")\n'
+    'session.run(None, {{"images": images}})  # {shape} float32, ImageNet-normalised',
+    "alumnus": 'encoder = alumnus.load("{folder}")',
+}
+
+Again = Callable[[Tensor], Tensor]  # images to tokens, by what was written
+
+
+class _Held(NamedTuple):
+    encoder: Encoder
+    spec: EncoderSpec
+    terms: tuple[Terms, ...]
+
+
+def _tokens(encoder: nn.Module, images: Tensor) -> Tensor:  # [B, (1) + N, D]
+    with torch.inference_mode():
+        final = encoder(images).final
+    cls = [] if final.cls is None else [final.cls.unsqueeze(1)]
+    return torch.cat([*cls, final.of("patch")], dim=1)
+
+
+def _write_alumnus(held: _Held, folder: Path, _: Tensor) -> Again:
+    inherits = [asdict(terms) for terms in held.terms]
+    save_encoder(folder, held.encoder, held.spec, {"inherits": inherits})
+    again = load_encoder(folder)
+    return lambda images: _tokens(again, images)
+
+
+def _write_timm(held: _Held, folder: Path, _: Tensor) -> Again:
+    spec, export = held.spec, to_timm(held.encoder, held.spec)
+    model: Any = timm.create_model(export.name, **export.kwargs)
+    model.load_state_dict(export.state_dict)
+    looks = {
+        "input_size": (spec.in_channels, spec.image_size, spec.image_size),
+        "mean": spec.mean,
+        "std": spec.std,
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+    }
+    save_for_hf(
+        model,
+        str(folder),
+        model_args=export.kwargs,
+        model_config={"pretrained_cfg": looks},
+        safe_serialization=True,
+    )
+    described = json.loads((folder / "config.json").read_text())
+    described["model_args"].pop("num_classes", None)  # stands above too; transformers adds it
+    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    again: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    if isinstance(held.encoder, TimmEncoder):
+        twin = copy.deepcopy(held.encoder)
+        twin.model = again
+        return lambda images: _tokens(twin, images)
+
+    def tokens(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            seen = renormalise(images, mean=spec.mean, std=spec.std)
+            found: Tensor = again.forward_features(seen)
+        return torch.cat([found[:, :1], found[:, 1 + spec.registers :]], dim=1)
+
+    return tokens
+
+
+class _Outputs(nn.Module):
+    """What an ONNX file gives: [CLS] [B, D] where there is one, patches [B, N, D]."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        final = self.encoder(images).final
+        return tuple(x for x in (final.cls, final.patches) if x is not None)
+
+
+def _write_onnx(held: _Held, folder: Path, images: Tensor) -> Again:
+    import onnxruntime
+
+    network = _Outputs(held.encoder).eval()
+    names = ["cls", "patches"][-len(network(images)) :]
+    with warnings.catch_warnings(action="ignore"):  # about the exporter's own insides
+        torch.onnx.export(
+            network,
+            (images,),
+            str(folder / ONNX_FILE),
+            input_names=["images"],
+            output_names=names,
+            dynamic_shapes=({0: torch.export.Dim.AUTO},),
+            external_data=False,
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(str(folder / ONNX_FILE))
+
+    def tokens(images: Tensor) -> Tensor:
+        found = [torch.from_numpy(x) for x in session.run(names, {"images": images.numpy()})]
+        return torch.cat([x.unsqueeze(1) if x.ndim == 2 else x for x in found], dim=1)
+
+    return tokens
+
+
+WRITERS: dict[ExportFormat, Callable[[_Held, Path, Tensor], Again]] = {
+    "timm": _write_timm,
+    "onnx": _write_onnx,
+    "alumnus": _write_alumnus,
+}
+
+
+def _is_there(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
