@@ -127,5 +127,11 @@ def test_a_folder_in_use_is_replaced_only_when_asked(tmp_path: Path) -> None:
         "licences.txt",
         "model.safetensors",
     ]
+    (tmp_path / "out/thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"holds 'thesis.txt', which no export wrote"):
+        alumnus.export(tmp_path / "run", tmp_path / "out", overwrite=True)
+    for model in ("run", "run/encoder.safetensors"):
+        with pytest.raises(ValueError, match="is where the encoder is"):
+            alumnus.export(tmp_path / model, tmp_path / "run", "alumnus", overwrite=True)
     with pytest.raises(ValueError, match="there is no encoder in"):
         alumnus.export(tmp_path / "nothing", tmp_path / "other")

@@ -30,6 +30,7 @@ PUBLIC = [
     "diagnose",
     "distill",
     "evaluate",
+    "export",
     "extract",
     "finetune",
     "get",
@@ -97,9 +98,10 @@ def test_the_public_names_are_those_committed() -> None:
         assert getattr(alumnus, name) is not None
 
 
-def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
-    importlib.import_module("alumnus.distill")
-    assert alumnus.distill is importlib.import_module("alumnus.api").distill
+@pytest.mark.parametrize("name", ["distill", "export"])
+def test_a_function_is_not_hidden_by_the_module_of_its_name(name: str) -> None:
+    importlib.import_module(f"alumnus.{name}")
+    assert getattr(alumnus, name) is getattr(importlib.import_module("alumnus.api"), name)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -28,6 +28,14 @@ __all__ = ["FORMATS", "ExportFormat", "Exported", "check_export", "export_encode
 ExportFormat = Literal["timm", "onnx", "alumnus"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 ONNX_FILE = "model.onnx"
+WRITTEN = (  # by any format
+    "config.json",
+    "encoder.json",
+    "encoder.safetensors",
+    "licences.txt",
+    "model.safetensors",
+    ONNX_FILE,
+)
 LARGEST = 1e-3  # difference of a feature, in standard deviations of all, of an export that is right
 
 
@@ -63,8 +71,14 @@ def check_export(out: Path, to: str, *, overwrite: bool) -> ExportFormat:
         raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'alumnus[onnx]'")
     if out.is_file():
         raise ValueError(f"{out} is a file: an export is a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if held and not overwrite:
         raise ValueError(f"{out} is not empty: add --overwrite, or choose another folder")
+    if foreign := [name for name in held if name not in WRITTEN]:
+        raise ValueError(
+            f"{out} holds {foreign[0]!r}, which no export wrote, so it is not replaced: choose "
+            "another folder"
+        )
     return chosen
 
 
@@ -80,6 +94,8 @@ def export_encoder(
     What is written is loaded again and compared before the folder appears. ValueError where the
     format cannot hold the encoder, or the size does not suit it.
     """
+    if out.resolve() in (Path(path).resolve(), Path(path).resolve().parent):
+        raise ValueError(f"{out} is where the encoder is: choose another folder")
     held = _Held(load_encoder(path), load_encoder_spec(path), load_terms(path))
     encoder, spec, terms = held
     size = size_px or spec.image_size
