@@ -345,7 +345,8 @@ def correlation(a: list[float], b: list[float]) -> float:
 def write_report(runs_folder: Path, longer: Path | None, out: Path) -> None:
     """forecast.json, forecast.png and the tables of forecast.md."""
     file, page = out / "forecast.json", out / "forecast.md"
-    kept = [run for run in json.loads(file.read_text()) if run["recipe"] == LONGER]
+    before = json.loads(file.read_text()) if file.is_file() else []
+    kept = [run for run in before if run["recipe"] == LONGER]
     runs = read_runs(runs_folder) + (kept if longer is None else read_longer(longer))
     lines = ",\n".join(json.dumps(run) for run in runs)
     file.write_text(f"[\n{lines}\n]\n")
@@ -383,7 +384,8 @@ def _errors(runs: list[dict[str, Any]], curves: list[Curve]) -> list[str]:
     return [
         *table([*head, f"{long}: mean error", "4 of 5 below", "largest"], rows),
         "",
-        f"{(~longer).sum()} and {longer.sum()} curves. The coefficient is {RATE}; the short runs "
+        f"{(~longer).sum()} and {longer.sum()} curves. The coefficient is {RATE} (all give "
+        f"{fit_rate(curves):.3f}); the short runs "
         f"alone give {fit_rate([c for c in curves if c.recipe != LONGER]):.2f}, the others "
         f"{fit_rate([c for c in curves if c.recipe == LONGER]):.2f}.",
     ]

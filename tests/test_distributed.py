@@ -175,7 +175,7 @@ def test_beside_sharded_teachers_the_student_alone_is_measured(place: Path) -> N
     words = [
         *case_of(place, "looks").words,
         "teachers={vit: {model: 'python:toys:vit'}}",
-        "standardize.kind=batch",
+        "standardize.kind=phi-s",
         f"train.knn={place / 'photos'}",
         f"evaluate.tasks=[knn={place / 'photos'}]",
     ]
@@ -283,7 +283,7 @@ def test_two_processes_that_are_asked_to_stop_save_and_go_on_as_if_never_stopped
     place: Path, parallel: str
 ) -> None:
     out = place / f"asked-{parallel}"
-    always = case_of(place, "asked", "optim.steps=60").words
+    always = case_of(place, "asked", "optim.steps=200").words
     words = [*always, "departures.scope=global", f"train.parallel={parallel}"]
     command = ["-m", "alumnus", "distill", str(place / "toy.yaml"), *words, f"out={out}"]
     run = started(2, command)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import Tensor, nn
 
 import alumnus
 from alumnus import cli
 from alumnus.encoders import EncoderSpec
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 from alumnus.runs import save_encoder
+from alumnus.tokens import EncoderOutput, Tokens
 from test_export import TINY, VARIANTS, features, randomised
 
 TERMS = [{"of": "a teacher", "licence": "CC-BY-NC-4.0", "data": []}]
@@ -41,16 +43,19 @@ def test_timm_opens_the_folder(tmp_path: Path, name: str) -> None:
         assert tuple(looks["input_size"]) == (3, 32, 32)
     assert made.difference < 1e-5
     assert "a teacher forbids commercial use" in (tmp_path / "out/licences.txt").read_text()
+    assert len({file.stat().st_mode for file in (tmp_path / "out").iterdir()}) == 1
 
 
-def test_timm_models_are_exported_as_what_they_are(tmp_path: Path) -> None:
-    spec = EncoderSpec(model="timm:convnext_atto", image_size=64)
+@pytest.mark.parametrize("name", ["convnext_atto", "vit_tiny_patch16_224"])
+def test_timm_models_are_exported_as_what_they_are(tmp_path: Path, name: str) -> None:
+    spec = EncoderSpec(model=f"timm:{name}", image_size=64)
     encoder = saved(tmp_path / "run", spec)
     alumnus.export(tmp_path / "run", tmp_path / "out")
     model: Any = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(model(images), encoder(images).final.of("cls"))
+        ours = encoder(images).final.of("cls")
+        torch.testing.assert_close(model(images), ours, rtol=1e-4, atol=1e-4)
 
 
 def test_transformers_opens_the_same_folder(tmp_path: Path) -> None:
@@ -88,6 +93,40 @@ def test_onnx_gives_cls_and_patches_of_any_number_of_images_at_a_size(
         torch.testing.assert_close(torch.from_numpy(patches), final.of("patch"), rtol=0, atol=1e-4)
 
 
+def test_onnx_refuses_code_that_counts_its_images(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    save_encoder(
+        tmp_path / "run",
+        counting(),
+        EncoderSpec(model="python:test_exporting:counting", image_size=16),
+    )
+    with pytest.raises(ValueError, match=r"cannot take|not equal to the encoder"):
+        alumnus.export(tmp_path / "run", tmp_path / "out", "onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    alumnus.export(tmp_path / "run", tmp_path / "out", "alumnus")
+    assert "unclear" in (tmp_path / "out/licences.txt").read_text()  # it says nothing
+
+
+class _Counting(nn.Module):
+    """An encoder of [CLS] alone, whose code makes a list as long as the batch."""
+
+    patch_size, dim, image_size, in_channels, num_heads = 8, 4, 16, 3, 1
+    block_dims = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, images: Tensor, *, blocks: tuple[int, ...] = ()) -> EncoderOutput:
+        cls = torch.stack([self.layer(image.mean(dim=(1, 2))) for image in images])
+        tokens = Tokens(cls=cls)
+        return EncoderOutput(tokens, tokens, {})
+
+
+def counting() -> nn.Module:
+    return _Counting()
+
+
 def test_what_alumnus_wrote_it_opens_with_the_terms(tmp_path: Path) -> None:
     encoder = saved(tmp_path / "run", TINY)
     assert alumnus.export(tmp_path / "run", tmp_path / "out", "alumnus").difference == 0
@@ -105,6 +144,7 @@ def test_what_alumnus_wrote_it_opens_with_the_terms(tmp_path: Path) -> None:
         ({}, {"to": "onnx", "size": 33}, "images of 33 px do not divide into patches of 8 px"),
         ({}, {"size": 64}, "a size is for ONNX"),
         ({"stem": "conv"}, {}, "cannot express a convolutional stem: write ONNX"),
+        ({"pre_norm": True}, {}, "cannot express a norm before the blocks"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence_and_nothing_is_written(
@@ -114,6 +154,14 @@ def test_what_cannot_be_is_said_in_a_sentence_and_nothing_is_written(
     with pytest.raises(ValueError, match=said):
         alumnus.export(tmp_path / "run", tmp_path / "out", **how)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_folder_one_is_in_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "run", TINY)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    alumnus.export("../run", ".", "alumnus")
+    assert (tmp_path / "here/encoder.safetensors").is_file()
 
 
 def test_a_folder_in_use_is_replaced_only_when_asked(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_step_keeps_to_the_device_and_never_waits(images: Path, kind: str) -> 
 def test_a_teacher_of_the_host_is_brought_pictures_that_are_there() -> None:
     teachers = {name: load_teacher(f"python:toys:{name}") for name in ("host", "red")}
     pool = TeacherPool(teachers, student_patch_size=8)
-    with fake_accelerator([teachers["red"]]):
+    with fake_accelerator(list(teachers.values())):
         assert pool.device == DEVICE
         found = pool.probe((16, 16))
     assert {x.of(kind).device for x in found.values() for kind in x.types} == {DEVICE}

@@ -385,23 +385,24 @@ def export(
     to: str = "timm",
     *,
     size: int | None = None,
+    num_heads: int | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write an encoder for use without alumnus: `to` is timm, onnx or alumnus; into a new folder.
 
     `model` is a run (its bare encoder), an encoder or a released checkpoint. `timm` is a folder
     that timm and transformers open; `onnx` one network for square images of `size` px, any number
-    of them; `alumnus` what a run keeps, such as of a `.pth`. ValueError where the format cannot
-    hold the encoder; then nothing is written.
+    of them; `alumnus` what a run keeps, such as of a `.pth` (`num_heads` as for `load`). ValueError
+    where the format cannot hold the encoder; then nothing is written.
     """
-    folder = Path(out).expanduser()
+    folder, path = Path(out).expanduser(), Path(model).expanduser()
     chosen = check_export(folder, to, overwrite=overwrite)
-    if not is_encoder(model):
+    if not is_encoder(path):
         raise ValueError(
             f"there is no encoder in {model}: name a run, a folder with encoder.safetensors, or a "
             "released .pth"
         )
-    return export_encoder(model, folder, chosen, size_px=size)
+    return export_encoder(path, folder, chosen, size_px=size, num_heads=num_heads)
 
 
 def text(

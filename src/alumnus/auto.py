@@ -6,6 +6,7 @@ run's config.yaml; a resumed run takes it from there.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -86,6 +87,7 @@ def settle(
                 images=images,
                 tokens=side * side,
                 load=Load(_fixed_bytes(config, student, teachers, processes), per_image),
+                # images may take half of the device
                 memory=memory_bytes(device) // (2 if config.data.resident == "device" else 1),
                 on_cpu=device.type == "cpu",
                 processes=processes,
@@ -167,9 +169,10 @@ def _precision(bf16: bool, device: torch.device) -> Choice:
 
 
 def _workers(workers: int, device: torch.device) -> Choice:
-    cores = core_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = f"{core_count()} cores" + (f" for {processes} processes" if processes > 1 else "")
     share = "which also train" if device.type == "cpu" else "beside the accelerator"
-    return Choice("data.workers", workers, f"{cores} cores, {share}")
+    return Choice("data.workers", workers, f"{cores}, {share}")
 
 
 def _fixed_bytes(

@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 
 from alumnus.encoders import Encoder, EncoderSpec, TimmEncoder, ViT
+from alumnus.encoders.timm_models import timm_settings
 
 __all__ = ["TimmExport", "to_timm"]
 
 GATED_MODEL = "vit_giant_patch14_dinov2"  # timm's plain ViT with SwiGLU; widths are overridden
+
+
+TIMM_EPS = 1e-6  # of its ViTs' norms
 
 
 class TimmExport(NamedTuple):
@@ -32,15 +36,21 @@ def to_timm(encoder: Encoder, spec: EncoderSpec) -> TimmExport:
     ValueError for an encoder that timm cannot express.
     """
     if isinstance(encoder, TimmEncoder):
-        kwargs = {"num_classes": 0, "in_chans": spec.in_channels, **spec.options}
         state = {k.removeprefix("model."): v for k, v in encoder.state_dict().items()}
-        return TimmExport(spec.model.removeprefix("timm:"), kwargs, state)
+        return TimmExport(spec.model.removeprefix("timm:"), timm_settings(spec), state)
     if not isinstance(encoder, ViT):
         raise ValueError(f"only ViTs and timm models export to timm, not {spec.model!r}")
-    if spec.stem == "conv" or spec.qk_norm:
-        what = "a convolutional stem" if spec.stem == "conv" else "qk-norm of eps 1e-5"
+    foreign = {
+        "a convolutional stem": spec.stem == "conv",
+        "qk-norm of eps 1e-5": spec.qk_norm,
+        "a norm before the blocks as CLIP's": spec.pre_norm,
+        "[CLS] as a mean of patches": spec.mean_pooled,
+        "another GELU": spec.activation != "gelu",
+        "LayerNorms of another eps": spec.norm_eps != TIMM_EPS,
+    }
+    if what := [name for name, has in foreign.items() if has]:
         raise ValueError(
-            f"timm's ViT cannot express {what}: write ONNX, or go on with the alumnus weights"
+            f"timm's ViT cannot express {what[0]}: write ONNX, or go on with the alumnus weights"
         )
     state = {k: v.detach().clone() for k, v in encoder.state_dict().items() if k != "mask_token"}
     if spec.registers:

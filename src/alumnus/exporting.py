@@ -3,7 +3,7 @@
 import copy
 import importlib.util
 import json
-import shutil
+import math
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -28,6 +28,7 @@ __all__ = ["FORMATS", "ExportFormat", "Exported", "check_export", "export_encode
 ExportFormat = Literal["timm", "onnx", "alumnus"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 ONNX_FILE = "model.onnx"
+ONNX_BYTES = 1_800_000_000  # weights beyond go into a file of their own: one holds 2 GB
 WRITTEN = (  # by any format
     "config.json",
     "encoder.json",
@@ -35,6 +36,7 @@ WRITTEN = (  # by any format
     "licences.txt",
     "model.safetensors",
     ONNX_FILE,
+    f"{ONNX_FILE}.data",
 )
 LARGEST = 1e-3  # difference of a feature, in standard deviations of all, of an export that is right
 
@@ -88,16 +90,19 @@ def export_encoder(
     to: ExportFormat,
     *,
     size_px: int | None = None,  # of ONNX's images; None: the encoder's own
+    num_heads: int | None = None,  # of a `.pth` whose heads are not 64 wide
 ) -> Exported:
     """Write the encoder of `path` (as `load` takes it) into the folder `out`.
 
-    What is written is loaded again and compared before the folder appears. ValueError where the
-    format cannot hold the encoder, or the size does not suit it.
+    What is written is opened again and compared, for one, two and three images, before the folder
+    appears. ValueError where the format cannot hold the encoder, or the size does not suit it.
     """
-    if out.resolve() in (Path(path).resolve(), Path(path).resolve().parent):
+    path, out = Path(path).expanduser(), out.resolve()
+    if out in (path.resolve(), path.resolve().parent):
         raise ValueError(f"{out} is where the encoder is: choose another folder")
-    held = _Held(load_encoder(path), load_encoder_spec(path), load_terms(path))
-    encoder, spec, terms = held
+    terms = load_terms(path) or (Terms(path.name, "unknown"),)
+    held = _Held(load_encoder(path, num_heads=num_heads), load_encoder_spec(path), terms)
+    encoder, spec, _ = held
     size = size_px or spec.image_size
     if size % encoder.patch_size:
         raise ValueError(
@@ -106,26 +111,34 @@ def export_encoder(
     if to != "onnx" and size != spec.image_size:
         raise ValueError(f"a size is for ONNX; {to} models are told theirs when they are loaded")
     draws = torch.Generator().manual_seed(0)
-    images = torch.randn(2, spec.in_channels, size, size, generator=draws)
-    expected = _tokens(encoder, images)
+    images = torch.randn(3, spec.in_channels, size, size, generator=draws)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:
-        folder = Path(made) / out.name
+        folder = Path(made) / "new"
         folder.mkdir()
-        again = WRITERS[to](held, folder, images)
-        difference = float((again(images) - expected).abs().max() / expected.std())
+        again = WRITERS[to](held, folder, images[:2])
+        difference = max(_apart(again, encoder, images[:count]) for count in (1, 2, 3))
         if not difference < LARGEST:
             raise ValueError(
                 f"the export is not equal to the encoder: tokens differ by {difference:.1e} of "
                 "their standard deviation; nothing was written"
             )
         (folder / "licences.txt").write_text("\n".join(sentences(terms)) + "\n")
-        shape = f"[B, {spec.in_channels}, {size}, {size}]"
         files = tuple(sorted(file.name for file in folder.iterdir()))
         if out.is_dir():
-            shutil.rmtree(out)
+            out.rename(Path(made) / "old")
         folder.rename(out)
+    channels = "ImageNet-normalised" if spec.in_channels == 3 else "as the student saw them"
+    shape = f"[B, {spec.in_channels}, {size}, {size}] float32, {channels}"
     return Exported(out, files, difference, HOW[to].format(folder=out, shape=shape), terms)
+
+
+def _apart(again: "Again", encoder: Encoder, images: Tensor) -> float:
+    """The largest difference of a token, in standard deviations; not finite where shapes differ."""
+    expected, found = _tokens(encoder, images), again(images)
+    if found.shape != expected.shape:
+        return math.inf
+    return float((found - expected).abs().max() / expected.std())
 
 
 HOW = {
@@ -133,7 +146,7 @@ HOW = {
     "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
     'model = transformers.AutoModel.from_pretrained("{folder}")  # or',
     "onnx": 'session = onnxruntime.InferenceSession("{folder}/model.onnx")\n'
-    'session.run(None, {{"images": images}})  # {shape} float32, ImageNet-normalised',
+    'session.run(None, {{"images": images}})  # {shape}',
     "alumnus": 'encoder = alumnus.load("{folder}")',
 }
 
@@ -146,11 +159,20 @@ class _Held(NamedTuple):
     terms: tuple[Terms, ...]
 
 
-def _tokens(encoder: nn.Module, images: Tensor) -> Tensor:  # [B, (1) + N, D]
+def _tokens(encoder: nn.Module, images: Tensor) -> Tensor:  # [B, tokens, D]
     with torch.inference_mode():
-        final = encoder(images).final
-    cls = [] if final.cls is None else [final.cls.unsqueeze(1)]
-    return torch.cat([*cls, final.of("patch")], dim=1)
+        return torch.cat([_3d(x) for x in _outputs(encoder, images).values()], dim=1)
+
+
+def _outputs(encoder: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """[CLS] [B, D] and patches [B, N, D], each where there is such."""
+    final = encoder(images).final
+    named = {"cls": final.cls, "patches": final.patches}
+    return {name: x for name, x in named.items() if x is not None}
+
+
+def _3d(tokens: Tensor) -> Tensor:
+    return tokens.unsqueeze(1) if tokens.ndim == 2 else tokens
 
 
 def _write_alumnus(held: _Held, folder: Path, _: Tensor) -> Again:
@@ -182,6 +204,8 @@ def _write_timm(held: _Held, folder: Path, _: Tensor) -> Again:
     described = json.loads((folder / "config.json").read_text())
     described["model_args"].pop("num_classes", None)  # stands above too; transformers adds it
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    # as others may read it who may read that: safetensors gives its files to their owner alone
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
     again: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     if isinstance(held.encoder, TimmEncoder):
         twin = copy.deepcopy(held.encoder)
@@ -198,38 +222,43 @@ def _write_timm(held: _Held, folder: Path, _: Tensor) -> Again:
 
 
 class _Outputs(nn.Module):
-    """What an ONNX file gives: [CLS] [B, D] where there is one, patches [B, N, D]."""
+    """What an ONNX file gives."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        final = self.encoder(images).final
-        return tuple(x for x in (final.cls, final.patches) if x is not None)
+        return tuple(_outputs(self.encoder, images).values())
 
 
 def _write_onnx(held: _Held, folder: Path, images: Tensor) -> Again:
     import onnxruntime
 
-    network = _Outputs(held.encoder).eval()
-    names = ["cls", "patches"][-len(network(images)) :]
+    names = list(_outputs(held.encoder, images))
+    weights = sum(p.nbytes for p in held.encoder.parameters())
     with warnings.catch_warnings(action="ignore"):  # about the exporter's own insides
         torch.onnx.export(
-            network,
+            _Outputs(held.encoder).eval(),
             (images,),
             str(folder / ONNX_FILE),
             input_names=["images"],
             output_names=names,
             dynamic_shapes=({0: torch.export.Dim.AUTO},),
-            external_data=False,
+            external_data=weights > ONNX_BYTES,
             verbose=False,
         )
     session = onnxruntime.InferenceSession(str(folder / ONNX_FILE))
 
     def tokens(images: Tensor) -> Tensor:
-        found = [torch.from_numpy(x) for x in session.run(names, {"images": images.numpy()})]
-        return torch.cat([x.unsqueeze(1) if x.ndim == 2 else x for x in found], dim=1)
+        try:
+            found = session.run(names, {"images": images.numpy()})
+        except Exception as error:  # the library's own, of no common kind
+            raise ValueError(
+                f"the ONNX network cannot take {len(images)} images, so the encoder's code depends "
+                f"on their number ({str(error).splitlines()[0]}); nothing was written"
+            ) from error
+        return torch.cat([_3d(torch.from_numpy(x)) for x in found], dim=1)
 
     return tokens
 

@@ -14,7 +14,7 @@ from alumnus.images import renormalise
 from alumnus.spelling import unknown
 from alumnus.tokens import EncoderOutput, Tokens
 
-__all__ = ["TimmEncoder"]
+__all__ = ["TimmEncoder", "timm_settings"]
 
 
 class TimmEncoder(Encoder):
@@ -122,8 +122,12 @@ class TimmEncoder(Encoder):
         return pooled.flatten(1)
 
 
-def _create(name: str, spec: EncoderSpec) -> Any:
-    """The timm model without its classifier, in the given size where its family knows one."""
+def timm_settings(spec: EncoderSpec) -> dict[str, Any]:
+    """What `timm.create_model` is told besides the name: no classifier, sizes where it knows them.
+
+    ValueError for an unknown model, or drop path where the family has none.
+    """
+    name = spec.model.removeprefix("timm:")
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
     with torch.device("meta"):  # to see, at no cost, which settings this family has
@@ -143,10 +147,14 @@ def _create(name: str, spec: EncoderSpec) -> Any:
     if spec.drop_path and "drop_path_rate" not in known:
         raise ValueError(f"timm model {name!r} has no drop path, but drop_path is {spec.drop_path}")
     chosen = {key: value for key, value in settings.items() if key in known} | dict(spec.options)
+    return {"num_classes": 0, "in_chans": spec.in_channels, **chosen}
+
+
+def _create(name: str, spec: EncoderSpec) -> Any:
+    """The timm model, with its published weights where they are wanted."""
+    settings = timm_settings(spec)
     try:
-        return timm.create_model(
-            name, pretrained=spec.pretrained, num_classes=0, in_chans=spec.in_channels, **chosen
-        )
+        return timm.create_model(name, pretrained=spec.pretrained, **settings)
     except TypeError as error:
         raise ValueError(f"timm model {name!r} refuses an option: {error}") from error
     except (OSError, RuntimeError) as error:

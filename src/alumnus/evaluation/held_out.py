@@ -30,6 +30,9 @@ def spread(sources: Sequence[Source], count: int) -> list[Source]:
     return chosen
 
 
+HOST = torch.device("cpu")
+
+
 class HeldOut:
     """Batches of (images, raw targets) on a device, in one order; broken images are left out.
 
@@ -57,7 +60,10 @@ class HeldOut:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Mapping[str, Tokens]]]:
         for images, targets in self._kept or self._computed():
-            yield images.to(self._device), {n: _to(t, self._device) for n, t in targets.items()}
+            yield (
+                images.to(self._device),
+                {n: t.to(torch.device(self._device)) for n, t in targets.items()},
+            )
 
     def _computed(self) -> Iterator[tuple[Tensor, Mapping[str, Tokens]]]:
         made: list[tuple[Tensor, Mapping[str, Tokens]]] = []
@@ -84,18 +90,10 @@ class HeldOut:
             yield batch.images, targets
             room -= batch.images.nbytes + sum(_bytes(tokens) for tokens in targets.values())
             if room >= 0:
-                made.append((batch.images, {n: _to(t, "cpu") for n, t in targets.items()}))
+                made.append((batch.images, {n: t.to(HOST) for n, t in targets.items()}))
             else:
                 made.clear()
         self._kept = made
-
-
-def _to(tokens: Tokens, device: torch.device | str) -> Tokens:
-    return Tokens(
-        patches=None if tokens.patches is None else tokens.patches.to(device),
-        grid=tokens.grid,
-        cls=None if tokens.cls is None else tokens.cls.to(device),
-    )
 
 
 def _bytes(tokens: Tokens) -> int:

@@ -104,6 +104,12 @@ class Teacher(nn.Module):
             return (Terms(self.name, self.licence, self.traits.data),)
         return tuple(replace(t, of=f"{self.name}/{t.of}") for t in self.traits.inherits)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Teacher":
+        """A network of the host stays there, whatever device or precision is asked for."""
+        if self.runs_on == "host":
+            return self
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
+
     def forward(self, images: Tensor) -> Tokens:
         """Tokens of ImageNet-normalised images [B, 3, H, W] of any size, on its own grid."""
         return self.encode(resize_images(images, self.own_size(*images.shape[-2:])))
@@ -114,8 +120,7 @@ class Teacher(nn.Module):
 
         The tokens are where the images are; a network that runs on the host is brought them.
         """
-        seen = images.cpu() if self.runs_on == "host" else images
-        seen = renormalise(seen, mean=self.mean, std=self.std)
+        seen = self._seen(images)
         ours = isinstance(self.network, Encoder)  # others know best themselves
         tokens = in_chunks(self._chosen, seen) if ours else self._chosen(seen)
         return tokens.to(images.device)
@@ -131,9 +136,15 @@ class Teacher(nn.Module):
 
         ValueError where the network has no such blocks.
         """
-        seen = renormalise(images, mean=self.mean, std=self.std)
+        seen = self._seen(images)
         own: Callable[[Tensor, int], Tokens] | None = getattr(self.network, "last_layers", None)
-        return last_layers(self.network, seen, count) if own is None else own(seen, count)
+        tokens = last_layers(self.network, seen, count) if own is None else own(seen, count)
+        return tokens.to(images.device)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """Images where the network runs, with its statistics."""
+        there = images.cpu() if self.runs_on == "host" else images
+        return renormalise(there, mean=self.mean, std=self.std)
 
     def own_size(self, height: int, width: int) -> tuple[int, int]:
         """The size at which it looks at images of height x width px.

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,7 +81,7 @@ class Checkpoints:
             self.world.first_alone(partial(self._finish, temporary, final, whole, record))
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if error.errno == errno.ENOSPC or "space" in str(error):
+            if error.errno == errno.ENOSPC or "No space left" in str(error):
                 raise OSError(
                     errno.ENOSPC,
                     f"the disk is full: checkpoint step {step} could not be written; free some "
@@ -91,6 +92,11 @@ class Checkpoints:
 
     def newest(self, at_most: int | None = None) -> Checkpoint | None:
         """The newest whole checkpoint; damaged ones are reported and passed over."""
+        for old in self.folder.glob(".step-*.old"):  # a kill came between two renames
+            final = self.folder / old.stem.removeprefix(".")
+            if not final.exists():
+                with suppress(FileNotFoundError):  # another process was faster
+                    old.rename(final)
         for step in reversed(self.steps()):
             if at_most is not None and step > at_most:
                 continue

@@ -39,7 +39,8 @@ T = TypeVar("T")
 # one that dies is noticed at once by its closed connections and by torchrun.
 PATIENCE = timedelta(days=7)
 TIMEOUT = timedelta(minutes=30)  # of whatever devices wait for
-LOST = "connection|remote process"  # in what gloo and NCCL say of a process that is no more
+# in what gloo and NCCL say of a process that is no more
+LOST = "connection|broken pipe|socket closed|pair closure|remote process"
 
 
 class PeerError(RuntimeError):
@@ -105,7 +106,8 @@ ALONE = World()
 def join_world(device: torch.device) -> Iterator[World]:
     """The processes that torchrun started, as its environment variables say; else one alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if device.index is not None:  # collectives, and what asks for no device, use the current one
+    # collectives, and whatever names no device, use the current one
+    if device.type != "cpu" and device.index is not None:
         torch.accelerator.set_device_index(device.index)
     if size == 1:
         yield World()

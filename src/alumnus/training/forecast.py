@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 __all__ = ["ERROR", "FIRST_PART", "forecast", "learning_left"]
 
-RATE = 0.59  # of 175 curves of 60 to 8,000 steps: docs/results/forecast.md
+RATE = 0.6  # of 175 curves of 60 to 8,000 steps: docs/results/forecast.md
 ERROR = 0.06  # four of five of their ends lie within this distance of the forecast
 FIRST_PART = 0.2  # of the run
 

@@ -123,9 +123,10 @@ class Trainer(Generic[B]):
             last = done == self.steps
             evaluates = done in self.evaluate_at
             reports = done % self.log_every == 0 or evaluates or last
-            if reports:
+            if reports or done in self.save_at:  # now the device is read
                 # by way of the hosts: a device would wait for ever for a process that has died
                 self.world.any(False)
+            if reports:
                 values: dict[str, Any] = {name: value.tolist() for name, value in metrics.items()}
                 self._refuse_bad(values["first_bad"])
                 took = time.perf_counter() - since

@@ -51,7 +51,7 @@ def fill(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
 def save_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Write safetensors files, one from each process, through torch.distributed.checkpoint.
 
-    OSError, in every process, where one of them cannot write.
+    OSError, in every process, where one of them cannot write; other errors as they were.
     """
     try:
         with _quiet():
@@ -61,7 +61,7 @@ def save_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
             )
     except CheckpointException as failed:  # no Exception, but a BaseException
         errors = [error for error, _ in failed.failures.values()]
-        raise next((e for e in errors if isinstance(e, OSError)), OSError(str(failed))) from failed
+        raise next((e for e in errors if isinstance(e, OSError)), errors[0]) from failed
 
 
 def load_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
