@@ -7,6 +7,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -94,15 +95,15 @@ def export_encoder(
 ) -> Exported:
     """Write the encoder of `path` (as `load` takes it) into the folder `out`.
 
-    What is written is opened again and compared, for one, two and three images, before the folder
-    appears. ValueError where the format cannot hold the encoder, or the size does not suit it.
+    What is written is opened again and compared, for one, two and three images, before any file is
+    there. ValueError where the format cannot hold the encoder, or the size does not suit it.
     """
     path, out = Path(path).expanduser(), out.resolve()
     if out in (path.resolve(), path.resolve().parent):
         raise ValueError(f"{out} is where the encoder is: choose another folder")
     terms = load_terms(path) or (Terms(path.name, "unknown"),)
     held = _Held(load_encoder(path, num_heads=num_heads), load_encoder_spec(path), terms)
-    encoder, spec, _ = held
+    encoder, spec = held.encoder, held.spec
     size = size_px or spec.image_size
     if size % encoder.patch_size:
         raise ValueError(
@@ -112,25 +113,40 @@ def export_encoder(
         raise ValueError(f"a size is for ONNX; {to} models are told theirs when they are loaded")
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(3, spec.in_channels, size, size, generator=draws)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as made:
-        folder = Path(made) / "new"
-        folder.mkdir()
+    was_there = out.is_dir()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        files, difference = _write(held, out, to, images)
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+    channels = "ImageNet-normalised" if spec.in_channels == 3 else "as the student saw them"
+    shape = f"[B, {spec.in_channels}, {size}, {size}] float32, {channels}"
+    return Exported(out, files, difference, HOW[to].format(folder=out, shape=shape), terms)
+
+
+def _write(
+    held: "_Held", out: Path, to: ExportFormat, images: Tensor
+) -> tuple[tuple[str, ...], float]:
+    """The files, in a folder that is there, and how far they are from the encoder."""
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as made:
+        folder = Path(made)
         again = WRITERS[to](held, folder, images[:2])
-        difference = max(_apart(again, encoder, images[:count]) for count in (1, 2, 3))
+        difference = max(_apart(again, held.encoder, images[:count]) for count in (1, 2, 3))
         if not difference < LARGEST:
             raise ValueError(
                 f"the export is not equal to the encoder: tokens differ by {difference:.1e} of "
                 "their standard deviation; nothing was written"
             )
-        (folder / "licences.txt").write_text("\n".join(sentences(terms)) + "\n")
+        (folder / "licences.txt").write_text("\n".join(sentences(held.terms)) + "\n")
         files = tuple(sorted(file.name for file in folder.iterdir()))
-        if out.is_dir():
-            out.rename(Path(made) / "old")
-        folder.rename(out)
-    channels = "ImageNet-normalised" if spec.in_channels == 3 else "as the student saw them"
-    shape = f"[B, {spec.in_channels}, {size}, {size}] float32, {channels}"
-    return Exported(out, files, difference, HOW[to].format(folder=out, shape=shape), terms)
+        for name in files:
+            (folder / name).replace(out / name)
+        for name in set(WRITTEN) - set(files):  # of an export that this one replaces
+            (out / name).unlink(missing_ok=True)
+    return files, difference
 
 
 def _apart(again: "Again", encoder: Encoder, images: Tensor) -> float:
