@@ -16,6 +16,7 @@ from alumnus.encoders import EncoderSpec
 from alumnus.images import IMAGENET_MEAN, IMAGENET_STD
 from alumnus.runs import save_encoder
 from alumnus.tokens import EncoderOutput, Tokens
+from golden_files import golden_json, golden_path
 from test_export import TINY, VARIANTS, features, randomised
 
 TERMS = [{"of": "a teacher", "licence": "CC-BY-NC-4.0", "data": []}]
@@ -44,6 +45,18 @@ def test_timm_opens_the_folder(tmp_path: Path, name: str) -> None:
     assert made.difference < 1e-5
     assert "a teacher forbids commercial use" in (tmp_path / "out/licences.txt").read_text()
     assert len({file.stat().st_mode for file in (tmp_path / "out").iterdir()}) == 1
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("system", ["unic", "dune"])
+def test_released_files_are_exported_with_their_terms(tmp_path: Path, system: str) -> None:
+    heads = golden_json(f"{system}_checkpoint")["encoder"]["num_heads"]
+    path = golden_path(f"{system}_checkpoint.pth")
+    made = alumnus.export(path, tmp_path / "out", num_heads=heads)
+    assert made.difference < 1e-5
+    assert made.terms[0].licence == "CC-BY-NC-SA-4.0"
+    kept = alumnus.export(path, tmp_path / "kept", "alumnus", num_heads=heads)
+    assert kept.difference == 0
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "vit_tiny_patch16_224"])

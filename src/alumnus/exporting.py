@@ -102,8 +102,9 @@ def export_encoder(
     if out in (path.resolve(), path.resolve().parent):
         raise ValueError(f"{out} is where the encoder is: choose another folder")
     terms = load_terms(path) or (Terms(path.name, "unknown"),)
-    held = _Held(load_encoder(path, num_heads=num_heads), load_encoder_spec(path), terms)
-    encoder, spec = held.encoder, held.spec
+    spec = load_encoder_spec(path, num_heads=num_heads)
+    held = _Held(load_encoder(path, num_heads=num_heads), spec, terms)
+    encoder = held.encoder
     size = size_px or spec.image_size
     if size % encoder.patch_size:
         raise ValueError(

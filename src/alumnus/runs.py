@@ -104,11 +104,11 @@ def keeps_projectors(path: str | Path) -> bool:
     return (path / "student.safetensors").exists() or (path.exists() and _is_released(path))
 
 
-def load_encoder_spec(path: str | Path) -> EncoderSpec:
-    """The description of a saved or released encoder."""
+def load_encoder_spec(path: str | Path, *, num_heads: int | None = None) -> EncoderSpec:
+    """The description of a saved or released encoder; `num_heads` as for `load`."""
     path = Path(path)
     if _is_released(path):
-        return load_released(path).student_spec.encoder
+        return load_released(path, num_heads=num_heads).student_spec.encoder
     description = read_description(_weights(path, "encoder"), "encoder")
     return EncoderSpec.from_dict(description["encoder"])
 
