@@ -334,12 +334,15 @@ def export(
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the images of an ONNX network, px")
     ] = None,
+    num_heads: Annotated[
+        int | None, typer.Option(min=1, help="Of a .pth file whose heads are not 64 wide")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder")] = False,
 ) -> None:
     """Write an encoder for use without alumnus, and compare what was written."""
     from alumnus import api
 
-    print(api.export(model, out, to, size=size, overwrite=overwrite))
+    print(api.export(model, out, to, size=size, num_heads=num_heads, overwrite=overwrite))
 
 
 @app.command()
